@@ -1,0 +1,17 @@
+//! Matrices of blocks, and the arithmetic on them.
+//!
+//! A tensor is a matrix whose rows are tokens; a quantization format is a property of a weight and is seen only inside
+//! [`Backend::matmul`] and [`Backend::get_rows`]. Scalar Rust is the specification of every op; SIMD paths agree with it.
+
+pub mod backend;
+pub mod bytes;
+pub mod dtype;
+pub mod error;
+
+pub use backend::{Backend, Gelu, Tensor};
+pub use bytes::Bytes;
+pub use dtype::DType;
+pub use error::Error;
+
+/// The result of the calls that can fail because of memory or a device.
+pub type Result<T> = std::result::Result<T, Error>;
