@@ -1,1 +1,3 @@
-//! TODO models
+//! What CLIP, the projector and Vicuna compute, and how a model is stored.
+
+pub mod names;
