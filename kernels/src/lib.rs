@@ -5,11 +5,13 @@
 
 pub mod backend;
 pub mod bytes;
+pub mod cpu;
 pub mod dtype;
 pub mod error;
 
 pub use backend::{Backend, Gelu, Tensor};
 pub use bytes::Bytes;
+pub use cpu::Isa;
 pub use dtype::DType;
 pub use error::Error;
 

@@ -1,0 +1,6 @@
+//! The CPU.
+
+pub mod isa;
+pub mod pool;
+
+pub use isa::Isa;
