@@ -1,3 +1,17 @@
-//! What CLIP, the projector and Vicuna compute, and how a model is stored.
+//! What LLaVA's parts compute, and how a model is stored.
+//!
+//! Two halves. Files: [`gguf`] reads and writes the one file that Pumice runs from, [`checkpoint`] reads what training
+//! frameworks leave behind; both hand out [`pumice_kernels::Bytes`], ranges of a memory map, and trust nothing they
+//! read. Arithmetic: the forward passes, written once against [`pumice_kernels::Backend`], that turn those bytes into
+//! image features and next-token logits.
 
-pub mod names;
+#![deny(unsafe_code)]
+
+pub mod error;
+pub mod gguf;
+mod map;
+
+pub use error::Error;
+
+/// The result of everything in this crate.
+pub type Result<T> = std::result::Result<T, Error>;
