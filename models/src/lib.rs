@@ -1,15 +1,16 @@
-//! What LLaVA's parts compute, and how a model is stored.
+//! What CLIP, the projector and Vicuna compute, and how a model is stored.
 //!
-//! Two halves. Files: [`gguf`] reads and writes the one file that Pumice runs from, [`checkpoint`] reads what training
-//! frameworks leave behind; both hand out [`pumice_kernels::Bytes`], ranges of a memory map, and trust nothing they
-//! read. Arithmetic: the forward passes, written once against [`pumice_kernels::Backend`], that turn those bytes into
-//! image features and next-token logits.
+//! Two halves. Files: [`gguf`] reads and writes the one file that Pumice runs from, and readers of checkpoints take in
+//! what training frameworks leave behind; both hand out [`pumice_kernels::Bytes`], ranges of a memory map, and trust
+//! nothing they read. Arithmetic: forward passes, written once against [`pumice_kernels::Backend`], that turn those
+//! bytes into image features and next-token logits.
 
 #![deny(unsafe_code)]
 
 pub mod error;
 pub mod gguf;
 mod map;
+pub mod names;
 
 pub use error::Error;
 
