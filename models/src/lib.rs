@@ -7,6 +7,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod config;
 pub mod error;
 pub mod gguf;
 mod map;
