@@ -89,6 +89,52 @@ pub enum Error {
         /// What is wrong and what to do.
         what: String,
     },
+    /// The rows do not fit in the cache.
+    #[error(
+        "{rows} more tokens after {pos} do not fit in a context of {ctx}; raise it (-c) or shorten the conversation"
+    )]
+    ContextFull {
+        /// Position of the first row.
+        pos: usize,
+        /// Rows to be computed.
+        rows: usize,
+        /// Positions in the cache.
+        ctx: usize,
+    },
+    /// A token id outside the embedding table.
+    #[error("token {id} is not among the model's {vocab}; the vocabulary belongs to another model")]
+    NoSuchToken {
+        /// The id.
+        id: u32,
+        /// Rows of the embedding table.
+        vocab: usize,
+    },
+    /// More logits are wanted than there is room for.
+    #[error(
+        "logits of {rows} rows are wanted but room was planned for {planned}; raise LlamaOptions::logit_rows"
+    )]
+    TooManyLogits {
+        /// Rows wanted.
+        rows: usize,
+        /// Rows planned.
+        planned: usize,
+    },
+    /// The cache cannot be of this type.
+    #[error(
+        "a cache of {asked} does not work with heads of {head_dim}; take f16, f32, or (heads of whole 32s) q8_0"
+    )]
+    CacheType {
+        /// The type asked for.
+        asked: pumice_kernels::DType,
+        /// Elements of a head.
+        head_dim: usize,
+    },
+    /// The model does not fit in memory; found by planning before load.
+    #[error("{what}")]
+    NoMemory {
+        /// What is needed, what is free, and what would fit.
+        what: String,
+    },
     /// A backend refused memory.
     #[error(transparent)]
     Backend(#[from] pumice_kernels::Error),

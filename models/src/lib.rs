@@ -10,8 +10,10 @@
 pub mod config;
 pub mod error;
 pub mod gguf;
+pub mod llama;
 mod map;
 pub mod names;
+mod weights;
 
 pub use error::Error;
 
