@@ -92,7 +92,15 @@ pub trait Backend: Send {
     ///
     /// Query head i reads key head i·h_kv/h (grouped-query attention, arXiv 2305.13245). With `positions` ([1, n] I32)
     /// row i sees keys 0..=positions[i] (causal); without, all keys.
-    fn attention(&mut self, dst: Tensor, q: Tensor, k: Tensor, v: Tensor, positions: Option<Tensor>, head_dim: usize);
+    fn attention(
+        &mut self,
+        dst: Tensor,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        positions: Option<Tensor>,
+        head_dim: usize,
+    );
 
     /// gate = gate·σ(gate)·up, in place (SwiGLU, arXiv 2002.05202). Both [n, k] F32.
     fn swiglu(&mut self, gate: Tensor, up: Tensor);

@@ -5,7 +5,9 @@
 #[non_exhaustive]
 pub enum Error {
     /// The allocator refused.
-    #[error("{device}: {bytes} bytes for a {rows}×{cols} {dtype} tensor could not be allocated; close other programs or lower the context (-c)")]
+    #[error(
+        "{device}: {bytes} bytes for a {rows}×{cols} {dtype} tensor could not be allocated; close other programs or lower the context (-c)"
+    )]
     OutOfMemory {
         /// The device's name.
         device: String,

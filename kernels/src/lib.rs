@@ -8,6 +8,7 @@ pub mod bytes;
 pub mod cpu;
 pub mod dtype;
 pub mod error;
+pub mod quant;
 
 pub use backend::{Backend, Gelu, Tensor};
 pub use bytes::Bytes;

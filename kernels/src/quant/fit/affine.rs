@@ -1,0 +1,300 @@
+//! Scale and minimum: x ≈ a·q + c with codes q in 0..=QMAX. Q4_K and Q5_K, and Q4_1 and Q5_1 under importances.
+//!
+//! In a super-block a = d·s and c = −dmin·m with 6-bit integers s, m ≥ 0, so c cannot be positive.
+
+use super::{Lanes, ROUNDING, ROUNDINGS, inverse, nearest, within};
+use crate::quant::F16;
+
+/// Where the search of a line starts: how many steps of the scale lie beyond the first and the last code, and so are
+/// clipped, at the bottom and at the top. Negative: the codes reach beyond the elements.
+const STARTS: [(f32, f32); 12] = [
+    (0.0, 0.0),
+    (0.5, 0.0),
+    (0.0, 0.5),
+    (0.5, 0.5),
+    (-0.4, -0.4),
+    (-0.4, 0.3),
+    (0.3, -0.4),
+    (1.0, 1.0),
+    (0.9, 0.1),
+    (0.1, 0.9),
+    (0.25, 0.25),
+    (-0.2, -0.2),
+];
+
+/// Rounds of new codes and new line after the best start.
+const ROUNDS: usize = 2;
+
+/// The largest integer of a sub-block's scale and minimum.
+const S_MAX: f32 = 63.0;
+
+/// A super-block of Q4_K or Q5_K before packing.
+pub(in crate::quant) struct SuperBlock {
+    /// Scale of the scales.
+    pub d: F16,
+    /// Scale of the minima.
+    pub dmin: F16,
+    /// Scales of the sub-blocks, 0..=63.
+    pub scales: [u8; 8],
+    /// Minima of the sub-blocks, 0..=63.
+    pub mins: [u8; 8],
+    /// Codes.
+    pub q: [u8; 256],
+}
+
+/// One line per lane.
+#[derive(Clone, Copy)]
+struct Line<const L: usize> {
+    a: [f32; L],
+    c: [f32; L],
+}
+
+/// Σ w·q, Σ w·q², Σ w·q·x and Σ w·(x − a·q − c)² of each lane for the codes nearest to a line.
+struct Sums<const L: usize> {
+    q: [f32; L],
+    qq: [f32; L],
+    qx: [f32; L],
+    error: [f32; L],
+}
+
+impl<const L: usize> Sums<L> {
+    /// The error of all lanes.
+    fn total(&self) -> f32 {
+        self.error.iter().sum()
+    }
+}
+
+/// The code of `x` on the line.
+#[inline(always)]
+fn code(x: f32, inverse: f32, c: f32, qmax: f32) -> f32 {
+    nearest(within((x - c) * inverse, 0.0, qmax))
+}
+
+impl<const N: usize, const L: usize> Lanes<N, L> {
+    #[inline(always)]
+    fn affine_sums(&self, line: &Line<L>, qmax: f32) -> Sums<L> {
+        let mut s = Sums { q: [0.0; L], qq: [0.0; L], qx: [0.0; L], error: [0.0; L] };
+        let inv = line.a.map(inverse);
+        for (x, w) in self.x.iter().zip(&self.w) {
+            for l in 0..L {
+                let q = code(x[l], inv[l], line.c[l], qmax);
+                let wq = w[l] * q;
+                let e = x[l] - line.a[l] * q - line.c[l];
+                s.q[l] += wq;
+                s.qq[l] += wq * q;
+                s.qx[l] += wq * x[l];
+                s.error[l] += w[l] * e * e;
+            }
+        }
+        s
+    }
+
+    /// The best real-valued line of each lane, with c ≤ `c_max`.
+    fn affine(&self, qmax: f32, c_max: f32) -> Line<L> {
+        let (mut low, mut high) = (self.x[0], self.x[0]);
+        let (mut sw, mut sy) = ([0.0; L], [0.0; L]);
+        for x in &self.x {
+            for l in 0..L {
+                low[l] = if x[l] < low[l] { x[l] } else { low[l] };
+                high[l] = if x[l] > high[l] { x[l] } else { high[l] };
+            }
+        }
+        // From here on y = x − low: near the origin, sums of squares cancel less.
+        low = low.map(|v| if v < c_max { v } else { c_max });
+        let mut y = Lanes { x: self.x, w: self.w };
+        for (y, w) in y.x.iter_mut().zip(&self.w) {
+            for l in 0..L {
+                y[l] -= low[l];
+                sw[l] += w[l];
+                sy[l] += w[l] * y[l];
+            }
+        }
+        let mut best = Line { a: [0.0; L], c: [0.0; L] };
+        let mut most = [f32::NEG_INFINITY; L];
+        for l in 0..L {
+            let c = sy[l] / sw[l];
+            best.c[l] = if c + low[l] < c_max { c } else { c_max - low[l] };
+            most[l] = best.c[l] * (2.0 * sy[l] - best.c[l] * sw[l]);
+        }
+        let mut consider = |start: &Line<L>, best: &mut Line<L>| {
+            let s = y.affine_sums(start, qmax);
+            for l in 0..L {
+                let det = sw[l] * s.qq[l] - s.q[l] * s.q[l];
+                let mut a = (sw[l] * s.qx[l] - s.q[l] * sy[l]) / det;
+                let mut c = (sy[l] - a * s.q[l]) / sw[l];
+                let limit = c_max - low[l];
+                let free = c <= limit && det > 0.0;
+                // On the bound (or with one code only, where no line is determined) a alone is free.
+                let held = if limit < 0.0 { limit } else { 0.0 };
+                let held = if det > 0.0 { limit } else { held };
+                c = if free { c } else { held };
+                a = if free { a } else { (s.qx[l] - c * s.q[l]) / s.qq[l] };
+                let gain =
+                    2.0 * (a * s.qx[l] + c * sy[l]) - a * a * s.qq[l] - 2.0 * a * c * s.q[l] - c * c * sw[l];
+                let better = gain > most[l] && a > 0.0;
+                most[l] = if better { gain } else { most[l] };
+                best.a[l] = if better { a } else { best.a[l] };
+                best.c[l] = if better { c } else { best.c[l] };
+            }
+        };
+        for (bottom, top) in STARTS {
+            let mut start = Line { a: [0.0; L], c: [0.0; L] };
+            for l in 0..L {
+                start.a[l] = (high[l] - low[l]) / (qmax + bottom + top);
+                start.c[l] = bottom * start.a[l];
+            }
+            consider(&start, &mut best);
+        }
+        for _ in 0..ROUNDS {
+            let start = best;
+            consider(&start, &mut best);
+        }
+        for l in 0..L {
+            best.c[l] += low[l];
+        }
+        best
+    }
+}
+
+/// One block of 32 with a half each for scale and minimum (Q4_1: QMAX 15, Q5_1: 31): d, m and the codes.
+pub(in crate::quant) fn one<const QMAX: u8>(x: &[f32; 32], weights: Option<&[f32]>) -> (F16, F16, [u8; 32]) {
+    let qmax = f32::from(QMAX);
+    let Some(weights) = weights else {
+        // ggml's reference. NaN loses every comparison.
+        let low = x.iter().fold(x[0], |m, &v| if v < m { v } else { m });
+        let high = x.iter().fold(x[0], |m, &v| if v > m { v } else { m });
+        let d = (high - low) / qmax;
+        let inverse = if d == 0.0 { 0.0 } else { 1.0 / d };
+        let q = x.map(|x| ((x - low) * inverse + 0.5) as u8);
+        return (F16::new(d), F16::new(low), q.map(|q| q.min(QMAX)));
+    };
+    let lanes = Lanes::<32, 1>::new(x, Some(weights));
+    let line = lanes.affine(qmax, f32::MAX);
+    let (d, m) = (F16::finite(line.a[0]), F16::finite(line.c[0]));
+    let inv = inverse(d.get());
+    (d, m, lanes.x.map(|[x]| code(x, inv, m.get(), qmax) as u8))
+}
+
+/// Integer scales and minima of the lanes.
+#[derive(Clone, Copy)]
+struct Integers<const L: usize> {
+    s: [f32; L],
+    m: [f32; L],
+}
+
+/// A super-block of 256 in 8 sub-blocks (Q4_K: QMAX 15, Q5_K: 31).
+pub(in crate::quant) fn super_block<const QMAX: u8>(x: &[f32; 256], weights: Option<&[f32]>) -> SuperBlock {
+    const L: usize = 8;
+    let qmax = f32::from(QMAX);
+    let lanes = Lanes::<32, L>::new(x, weights);
+    let line = lanes.affine(qmax, 0.0);
+    let most = |v: [f32; L]| v.into_iter().fold(0.0, |m: f32, v| if v > m { v } else { m });
+    let (a_max, b_max) = (most(line.a), most(line.c.map(|c| -c)));
+    let zero = Line { a: [0.0; L], c: [0.0; L] };
+    let signal = lanes.affine_sums(&zero, qmax).total();
+    let (mut d, mut dmin) = (F16::default(), F16::default());
+    let (mut best, mut least) = (Integers { s: [0.0; L], m: [0.0; L] }, f32::INFINITY);
+    for k in 0..ROUNDINGS {
+        let most = S_MAX - k as f32;
+        let first = (F16::finite(a_max / most), F16::finite(b_max / most));
+        let integers = integers(&lanes, &line, first.0.get(), first.1.get(), qmax);
+        let sums = lanes.affine_sums(&integers.line(first.0.get(), first.1.get()), qmax);
+        let fitted = refit(&lanes, &sums, &integers, first);
+        let fitted_error = lanes.affine_sums(&integers.line(fitted.0.get(), fitted.1.get()), qmax).total();
+        for (halves, error) in [(first, sums.total()), (fitted, fitted_error)] {
+            if error < least {
+                ((d, dmin), best, least) = (halves, integers, error);
+            }
+        }
+        if least > ROUNDING * signal {
+            break;
+        }
+    }
+    let line = best.line(d.get(), dmin.get());
+    let inv = line.a.map(inverse);
+    let mut q = [0; 256];
+    for (i, x) in lanes.x.iter().enumerate() {
+        for l in 0..L {
+            q[l * 32 + i] = code(x[l], inv[l], line.c[l], qmax) as u8;
+        }
+    }
+    SuperBlock { d, dmin, scales: best.s.map(|s| s as u8), mins: best.m.map(|m| m as u8), q }
+}
+
+impl<const L: usize> Integers<L> {
+    fn line(&self, d: f32, dmin: f32) -> Line<L> {
+        Line { a: self.s.map(|s| d * s), c: self.m.map(|m| -(dmin * m)) }
+    }
+}
+
+/// The best integers of each lane near `line`: the scale and its two neighbours, each with the minimum that suits it.
+fn integers<const L: usize>(
+    lanes: &Lanes<32, L>,
+    line: &Line<L>,
+    d: f32,
+    dmin: f32,
+    qmax: f32,
+) -> Integers<L> {
+    let (inv_d, inv_dmin) = (inverse(d), inverse(dmin));
+    let (mut sw, mut sx) = ([0.0; L], [0.0; L]);
+    for (x, w) in lanes.x.iter().zip(&lanes.w) {
+        for l in 0..L {
+            sw[l] += w[l];
+            sx[l] += w[l] * x[l];
+        }
+    }
+    let mut best = Integers { s: [0.0; L], m: [0.0; L] };
+    let mut least = [f32::INFINITY; L];
+    for step in [0.0, -1.0, 1.0] {
+        let mut try_ = Integers { s: [0.0; L], m: [0.0; L] };
+        for l in 0..L {
+            try_.s[l] = within(nearest(line.a[l] * inv_d) + step, 0.0, S_MAX);
+        }
+        let a = try_.s.map(|s| d * s);
+        let s = lanes.affine_sums(&Line { a, c: line.c }, qmax);
+        for l in 0..L {
+            let c = (sx[l] - a[l] * s.q[l]) / sw[l];
+            try_.m[l] = nearest(within(-c * inv_dmin, 0.0, S_MAX));
+        }
+        let s = lanes.affine_sums(&try_.line(d, dmin), qmax);
+        for l in 0..L {
+            let better = s.error[l] < least[l];
+            least[l] = if better { s.error[l] } else { least[l] };
+            best.s[l] = if better { try_.s[l] } else { best.s[l] };
+            best.m[l] = if better { try_.m[l] } else { best.m[l] };
+        }
+    }
+    best
+}
+
+/// The halves that suit the codes of all lanes best: least squares of x ≈ d·(s·q) − dmin·m.
+fn refit<const L: usize>(
+    lanes: &Lanes<32, L>,
+    s: &Sums<L>,
+    best: &Integers<L>,
+    (d, dmin): (F16, F16),
+) -> (F16, F16) {
+    let (mut uu, mut uv, mut vv, mut ux, mut vx) = (0.0, 0.0, 0.0, 0.0, 0.0);
+    for l in 0..L {
+        let (mut sw, mut sx) = (0.0, 0.0);
+        for (x, w) in lanes.x.iter().zip(&lanes.w) {
+            sw += w[l];
+            sx += w[l] * x[l];
+        }
+        uu += f64::from(best.s[l] * best.s[l]) * f64::from(s.qq[l]);
+        uv -= f64::from(best.s[l] * best.m[l]) * f64::from(s.q[l]);
+        vv += f64::from(best.m[l] * best.m[l]) * f64::from(sw);
+        ux += f64::from(best.s[l]) * f64::from(s.qx[l]);
+        vx -= f64::from(best.m[l]) * f64::from(sx);
+    }
+    let det = uu * vv - uv * uv;
+    // Where the two are (nearly) parallel, or one is absent, the scale alone is fitted.
+    if det > 1e-9 * uu * vv {
+        let fitted = ((vv * ux - uv * vx) / det, (uu * vx - uv * ux) / det);
+        if fitted.0 > 0.0 && fitted.1 > 0.0 {
+            return (F16::finite(fitted.0 as f32), F16::finite(fitted.1 as f32));
+        }
+    }
+    let rest = ux - uv * f64::from(dmin.get());
+    if uu > 0.0 && rest > 0.0 { (F16::finite((rest / uu) as f32), dmin) } else { (d, dmin) }
+}
