@@ -105,7 +105,7 @@ fn place(
     alignment: usize,
 ) -> Result<usize> {
     let name = &t.name;
-    if offset % alignment as u64 != 0 {
+    if !offset.is_multiple_of(alignment as u64) {
         return Err(c.bad(
             at,
             format!(
@@ -349,7 +349,7 @@ pub(super) fn size(dims: &[u64], id: u32) -> std::result::Result<(Vec<usize>, us
     let Some((len, block_bytes)) = block(id) else {
         return Ok((dims, 0));
     };
-    if dims.first().unwrap_or(&1) % len != 0 {
+    if !dims.first().unwrap_or(&1).is_multiple_of(len) {
         return Err(format!("rows are no multiple of the {len} elements of a {} block", type_name(id)));
     }
     let bytes = (elements / len).checked_mul(block_bytes).ok_or_else(too_large)?;

@@ -48,7 +48,7 @@ impl TensorInfo {
 }
 
 /// Name, elements and bytes of a block of each ggml type. Missing numbers were withdrawn from the format.
-const TYPES: [(u32, &str, usize, usize); 34] = [
+const TYPES: [(u32, &str, usize, usize); 35] = [
     (0, "F32", 1, 4),
     (1, "F16", 1, 2),
     (2, "Q4_0", 32, 18),
@@ -83,6 +83,7 @@ const TYPES: [(u32, &str, usize, usize); 34] = [
     (39, "MXFP4", 32, 17),
     (40, "NVFP4", 64, 36),
     (41, "Q1_0", 128, 18),
+    (42, "Q2_0", 64, 18),
 ];
 
 /// Elements and bytes of a block of ggml's type `id`.
