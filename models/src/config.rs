@@ -91,10 +91,24 @@ fn epsilon(file: &File, key: &str) -> Result<f32> {
     Err(Error::key(file.path(), key, format!("is {eps}, must be above 0; the file was made wrongly")))
 }
 
+/// The widest head that attention takes (`pumice_kernels::cpu`); LLaMA's and CLIP's have 128 and 64 elements.
+const MAX_HEAD_DIM: usize = 256;
+
+/// `head_dim`, which must not be too wide.
+fn bounded_head(file: &File, key: &str, head_dim: usize) -> Result<usize> {
+    if head_dim <= MAX_HEAD_DIM {
+        return Ok(head_dim);
+    }
+    let what = format!(
+        "makes heads of {head_dim} elements; Pumice runs models with heads of at most {MAX_HEAD_DIM}"
+    );
+    Err(Error::key(file.path(), key, what))
+}
+
 /// `width / heads`, which must be whole.
 fn head_width(file: &File, width_key: &str, width: usize, heads_key: &str, heads: usize) -> Result<usize> {
     if width.is_multiple_of(heads) {
-        return Ok(width / heads);
+        return bounded_head(file, heads_key, width / heads);
     }
     Err(Error::key(
         file.path(),

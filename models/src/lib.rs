@@ -8,12 +8,16 @@
 #![deny(unsafe_code)]
 
 pub mod checkpoint;
+pub mod clip;
 pub mod config;
 pub mod error;
 pub mod gguf;
 pub mod llama;
 mod map;
 pub mod names;
+pub mod plan;
+pub mod projector;
+pub mod vision;
 mod weights;
 
 pub use error::Error;

@@ -12,7 +12,7 @@
 mod load;
 
 use bytemuck::cast_slice;
-use pumice_kernels::{Backend, DType, Tensor};
+use pumice_kernels::{Backend, DType};
 
 use crate::{Error, Result, config::LlamaConfig, gguf::File};
 pub(crate) use load::{Activations, Cache, Weights};
@@ -155,7 +155,7 @@ impl Llama {
         go_on: &mut dyn FnMut(usize) -> bool,
     ) -> bool {
         let c = &self.config;
-        let a = self.activations.rows(n);
+        let a = self.activations.rows(0, n);
         let count = self.weights.blocks.len();
         for (i, (w, cache)) in self.weights.blocks.iter().zip(&self.cache).enumerate() {
             // x += Wo·attention(rope(Wq·h), rope(Wk·h), Wv·h) with h = norm(x)
@@ -223,9 +223,9 @@ impl Llama {
                 match run {
                     Input::Tokens(ids) => {
                         let ids: Vec<i32> = ids[part].iter().map(|&id| id as i32).collect();
-                        let table_rows = row_of(self.activations.ids, ids.len());
-                        b.write(table_rows, cast_slice(&ids));
-                        b.get_rows(dst, self.weights.token_embd, table_rows);
+                        let column = self.activations.ids.rows(0, ids.len());
+                        b.write(column, cast_slice(&ids));
+                        b.get_rows(dst, self.weights.token_embd, column);
                     }
                     Input::Rows(rows) => {
                         b.write(dst, cast_slice(&rows[part.start * hidden..part.end * hidden]));
@@ -239,8 +239,7 @@ impl Llama {
     /// Writes the positions of `n` rows from `pos` on.
     fn place(&self, b: &mut dyn Backend, pos: usize, n: usize) {
         let positions: Vec<i32> = (pos..pos + n).map(|p| p as i32).collect();
-        b.write(row_of(self.activations.positions, n), cast_slice(&positions));
-        b.write(self.activations.last_position, cast_slice(&positions[n - 1..]));
+        b.write(self.activations.positions.rows(0, n), cast_slice(&positions));
     }
 
     /// The rows of `input`, which must fit.
@@ -277,10 +276,4 @@ impl Input<'_> {
             }
         }
     }
-}
-
-/// The first `n` elements of a one-row tensor.
-fn row_of(t: Tensor, n: usize) -> Tensor {
-    assert!(t.rows == 1 && n <= t.cols, "{n} elements of a row of {}", t.cols);
-    Tensor { cols: n, ..t }
 }

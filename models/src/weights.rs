@@ -100,7 +100,7 @@ pub(crate) fn floats(
     if stored.dtype == DType::F32 {
         return Ok(stored);
     }
-    let ids = b.alloc(1, rows, DType::I32)?;
+    let ids = b.alloc(rows, 1, DType::I32)?;
     let all: Vec<i32> = (0..rows as i32).collect();
     b.write(ids, cast_slice(&all));
     let converted = b.alloc(rows, cols, DType::F32)?;

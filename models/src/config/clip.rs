@@ -17,6 +17,8 @@ use crate::{
 const IMAGE_MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
 /// What CLIP divides them by.
 const IMAGE_STD: [f32; 3] = [0.268_629_54, 0.261_302_6, 0.275_777_1];
+/// Longest side of a picture in pixels. A longer one is a damaged key; below it, products of sides cannot overflow.
+const MAX_IMAGE_SIZE: usize = 1 << 14;
 /// Red, green, blue.
 pub(crate) const CHANNELS: usize = 3;
 
@@ -62,6 +64,15 @@ impl ClipConfig {
                 keys::PATCH_SIZE,
                 format!(
                     "patches of {patch_size} do not divide pictures of {image_size}; the file was made wrongly"
+                ),
+            ));
+        }
+        if image_size > MAX_IMAGE_SIZE {
+            return Err(Error::key(
+                file.path(),
+                keys::IMAGE_SIZE,
+                format!(
+                    "is {image_size} pixels, must be at most {MAX_IMAGE_SIZE}; the file was made wrongly"
                 ),
             ));
         }

@@ -1,6 +1,6 @@
 //! The config of a text model of architecture `llama`: LLaMA 1–3, Vicuna, Mistral and their like.
 
-use super::{epsilon, head_width, positive};
+use super::{bounded_head, epsilon, head_width, positive};
 use crate::{
     Error, Result,
     gguf::File,
@@ -60,7 +60,7 @@ impl LlamaConfig {
             ));
         }
         let head_dim = match file.get(keys::KEY_LENGTH) {
-            Some(_) => positive(file, keys::KEY_LENGTH)?,
+            Some(_) => bounded_head(file, keys::KEY_LENGTH, positive(file, keys::KEY_LENGTH)?)?,
             None => head_width(file, keys::EMBEDDING_LENGTH, hidden, keys::HEAD_COUNT, heads)?,
         };
         if let Some(value) = file.usize(keys::VALUE_LENGTH)?.filter(|&v| v != head_dim) {

@@ -127,11 +127,9 @@ pub(crate) struct Activations {
     pub gate: Tensor,
     /// The MLP's other half, [n, ff].
     pub up: Tensor,
-    /// Positions of the rows, [1, n] I32.
+    /// Positions of the rows, [n, 1] I32.
     pub positions: Tensor,
-    /// Position of the last row, [1, 1] I32.
-    pub last_position: Tensor,
-    /// Token ids, [1, n] I32.
+    /// Token ids, [n, 1] I32.
     pub ids: Tensor,
     /// [rows that logits were planned for, vocab]
     pub logits: Tensor,
@@ -150,26 +148,14 @@ impl Activations {
             attn: b.alloc(n, c.q_width(), DType::F32)?,
             gate: b.alloc(n, c.ff, DType::F32)?,
             up: b.alloc(n, c.ff, DType::F32)?,
-            positions: b.alloc(1, n, DType::I32)?,
-            last_position: b.alloc(1, 1, DType::I32)?,
-            ids: b.alloc(1, n, DType::I32)?,
+            positions: b.alloc(n, 1, DType::I32)?,
+            ids: b.alloc(n, 1, DType::I32)?,
             logits: b.alloc(o.logit_rows, c.vocab, DType::F32)?,
         })
     }
 
-    /// The first `n` rows.
-    pub(crate) fn rows(self, n: usize) -> Self {
-        self.view(0, n, super::row_of(self.positions, n))
-    }
-
-    /// Of these rows the last `n`: all, the last one, or none.
-    pub(crate) fn last(self, n: usize) -> Self {
-        let positions = if n == self.x.rows { self.positions } else { self.last_position };
-        debug_assert!(n <= 1 || n == self.x.rows, "only the last position has a tensor of its own");
-        self.view(self.x.rows - n, n, positions)
-    }
-
-    fn view(self, first: usize, n: usize, positions: Tensor) -> Self {
+    /// `n` rows from row `first` on.
+    pub(crate) fn rows(self, first: usize, n: usize) -> Self {
         Self {
             x: self.x.rows(first, n),
             h: self.h.rows(first, n),
@@ -179,9 +165,14 @@ impl Activations {
             attn: self.attn.rows(first, n),
             gate: self.gate.rows(first, n),
             up: self.up.rows(first, n),
-            positions,
+            positions: self.positions.rows(first, n),
             ..self
         }
+    }
+
+    /// Of these rows the last `n`.
+    pub(crate) fn last(self, n: usize) -> Self {
+        self.rows(self.x.rows - n, n)
     }
 }
 

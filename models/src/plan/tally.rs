@@ -1,0 +1,52 @@
+//! A backend that has no memory and computes nothing: it adds up what a load asks for.
+
+use pumice_kernels::{Backend, Bytes, DType, Error, Gelu, Result, Tensor};
+
+/// Bytes asked for so far.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    /// By `load`: on the CPU the mapped file itself.
+    pub(super) loaded: u64,
+    /// By `alloc`.
+    pub(super) allocated: u64,
+}
+
+impl Tally {
+    /// Bytes of a matrix, loaded or allocated alike.
+    fn tensor(rows: usize, cols: usize, dtype: DType) -> Result<(Tensor, u64)> {
+        let row = dtype.row_bytes(cols).ok_or(Error::RaggedBlock { cols, len: dtype.block_len(), dtype })?;
+        let bytes = (row as u64).saturating_mul(rows as u64);
+        Ok((Tensor { buffer: 0, first: 0, rows, cols, dtype }, bytes))
+    }
+}
+
+impl Backend for Tally {
+    fn name(&self) -> String {
+        "memory plan".into()
+    }
+
+    fn load(&mut self, _: Bytes, rows: usize, cols: usize, dtype: DType) -> Result<Tensor> {
+        let (tensor, bytes) = Self::tensor(rows, cols, dtype)?;
+        self.loaded = self.loaded.saturating_add(bytes);
+        Ok(tensor)
+    }
+
+    fn alloc(&mut self, rows: usize, cols: usize, dtype: DType) -> Result<Tensor> {
+        let (tensor, bytes) = Self::tensor(rows, cols, dtype)?;
+        self.allocated = self.allocated.saturating_add(bytes);
+        Ok(tensor)
+    }
+
+    fn write(&mut self, _: Tensor, _: &[u8]) {}
+    fn read(&mut self, _: &mut [f32], _: Tensor) {}
+    fn matmul(&mut self, _: Tensor, _: Tensor, _: Tensor, _: Option<Tensor>) {}
+    fn get_rows(&mut self, _: Tensor, _: Tensor, _: Tensor) {}
+    fn rms_norm(&mut self, _: Tensor, _: Tensor, _: Tensor, _: f32) {}
+    fn layer_norm(&mut self, _: Tensor, _: Tensor, _: Tensor, _: Tensor, _: f32) {}
+    fn rope(&mut self, _: Tensor, _: Tensor, _: Tensor, _: usize) {}
+    fn attention(&mut self, _: Tensor, _: Tensor, _: Tensor, _: Tensor, _: Option<Tensor>, _: usize) {}
+    fn swiglu(&mut self, _: Tensor, _: Tensor) {}
+    fn gelu(&mut self, _: Tensor, _: Gelu) {}
+    fn add(&mut self, _: Tensor, _: Tensor) {}
+    fn copy(&mut self, _: Tensor, _: Tensor) {}
+}
