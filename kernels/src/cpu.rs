@@ -1,6 +1,413 @@
-//! The CPU.
+//! The CPU: a [`Backend`] that computes at once, on all cores, with the best instructions the machine has.
+//!
+//! This file checks shapes, takes the operands out of their buffers and cuts the work into pieces for the [`pool::Pool`];
+//! the arithmetic of a piece is in [`scalar`] (the specification) and in the vector paths beside it. An op takes the memory
+//! of its destination out of its slot, so that the compiler itself sees that it overlaps no source. Scratch grows in
+//! `load` and `alloc` only: ops do not allocate.
 
+mod buffer;
+mod cores;
 pub mod isa;
 pub mod pool;
+mod rows;
+pub(crate) mod scalar;
 
+pub use cores::physical_cores;
 pub use isa::Isa;
+
+use crate::{Backend, Bytes, DType, Error, Gelu, Result, Tensor, quant};
+use buffer::{Buffer, Data};
+use pool::Pool;
+use scalar::HeadRows;
+use std::sync::{Mutex, PoisonError};
+
+/// Elements of an elementwise op that are worth a thread of their own: some 3 µs of work, three times what it costs to
+/// hand out a piece.
+const GRAIN: usize = 8192;
+
+/// The widest head that attention takes: twice LLaMA's 128, so that its scratch is fixed when the backend is made.
+const MAX_HEAD_DIM: usize = 256;
+
+/// How a [`Cpu`] is made.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct CpuOptions {
+    /// Threads that compute, the caller among them. 0: [`physical_cores`].
+    pub threads: usize,
+    /// Instructions to use. `None`, or one that the machine lacks: [`Isa::best`].
+    pub isa: Option<Isa>,
+}
+
+/// The backend that computes on this machine's processor.
+pub struct Cpu {
+    buffers: Vec<Buffer>,
+    pool: Pool,
+    isa: Isa,
+    /// A row of f32 for each thread, as long as the longest row loaded or allocated.
+    rows: Vec<Mutex<Vec<f32>>>,
+    /// (cos, sin) of RoPE's angles: [positions, r/2].
+    turns: Vec<[f32; 2]>,
+}
+
+impl Cpu {
+    /// A backend without tensors; starts its threads.
+    pub fn new(options: CpuOptions) -> Self {
+        let threads = if options.threads == 0 { physical_cores() } else { options.threads };
+        let pool = Pool::new(threads);
+        let rows = (0..pool.threads()).map(|_| Mutex::new(Vec::new())).collect();
+        let isa = options.isa.filter(|isa| isa.is_available()).unwrap_or_else(Isa::best);
+        Self { buffers: Vec::new(), pool, isa, rows, turns: Vec::new() }
+    }
+
+    /// Threads that compute, the caller among them.
+    pub fn threads(&self) -> usize {
+        self.pool.threads()
+    }
+
+    /// The instructions in use.
+    pub fn isa(&self) -> Isa {
+        self.isa
+    }
+
+    fn push(&mut self, data: Data, rows: usize, cols: usize, dtype: DType, row_bytes: usize) -> Tensor {
+        self.buffers.push(Buffer { data, rows, cols, dtype, row_bytes });
+        let buffer = u32::try_from(self.buffers.len() - 1).expect("fewer than 2^32 tensors");
+        Tensor { buffer, first: 0, rows, cols, dtype }
+    }
+
+    fn out_of_memory(&self, bytes: usize, rows: usize, cols: usize, dtype: DType) -> Error {
+        Error::OutOfMemory { device: self.name(), bytes, rows, cols, dtype }
+    }
+
+    /// Makes the scratch large enough for ops on a matrix of this shape.
+    fn reserve(&mut self, rows: usize, cols: usize, dtype: DType) -> Result<()> {
+        let mut grown = self.rows.iter_mut().try_for_each(|row| {
+            let row = row.get_mut().unwrap_or_else(PoisonError::into_inner);
+            let more = cols.max(MAX_HEAD_DIM).saturating_sub(row.len());
+            row.try_reserve_exact(more).map(|()| row.resize(row.len() + more, 0.0))
+        });
+        if dtype == DType::I32 {
+            // It may hold positions: one row of turns each.
+            let more = (rows * cols * MAX_HEAD_DIM / 2).saturating_sub(self.turns.len());
+            grown = grown.and_then(|()| self.turns.try_reserve_exact(more));
+        }
+        grown.map_err(|_| self.out_of_memory(0, rows, cols, dtype))
+    }
+
+    /// The row of scratch of thread `thread`.
+    fn row(&self, thread: usize) -> std::sync::MutexGuard<'_, Vec<f32>> {
+        self.rows[thread].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The bytes of `t`.
+    #[track_caller]
+    fn bytes(&self, t: Tensor) -> &[u8] {
+        let buffer = &self.buffers[t.buffer as usize];
+        let range = buffer.range(t);
+        &buffer.data.bytes()[range]
+    }
+
+    #[track_caller]
+    fn f32(&self, t: Tensor) -> &[f32] {
+        assert_eq!(t.dtype, DType::F32, "an operand of {}×{} is {}", t.rows, t.cols, t.dtype);
+        bytemuck::cast_slice(self.bytes(t))
+    }
+
+    #[track_caller]
+    fn i32(&self, t: Tensor) -> &[i32] {
+        assert_eq!(t.dtype, DType::I32, "an operand of {}×{} is {}", t.rows, t.cols, t.dtype);
+        bytemuck::cast_slice(self.bytes(t))
+    }
+
+    /// Calls `f` with the bytes of `dst`, whose memory is out of its slot meanwhile, and with the rest of the backend.
+    #[track_caller]
+    fn with_bytes<R>(&mut self, dst: Tensor, f: impl FnOnce(&mut Self, &mut [u8]) -> R) -> R {
+        let slot = dst.buffer as usize;
+        let range = self.buffers[slot].range(dst);
+        let mut data = std::mem::take(&mut self.buffers[slot].data);
+        let result = f(self, &mut data.bytes_mut()[range]);
+        self.buffers[slot].data = data;
+        result
+    }
+
+    /// The same for an F32 tensor that lies in another buffer than `sources`.
+    #[track_caller]
+    fn with<R>(&mut self, dst: Tensor, sources: &[Tensor], f: impl FnOnce(&mut Self, &mut [f32]) -> R) -> R {
+        assert_eq!(dst.dtype, DType::F32, "the destination of {}×{} is {}", dst.rows, dst.cols, dst.dtype);
+        for source in sources {
+            assert_ne!(
+                dst.buffer, source.buffer,
+                "an op writes {dst:?} while it reads {source:?} of the same buffer"
+            );
+        }
+        self.with_bytes(dst, |cpu, bytes| f(cpu, bytemuck::cast_slice_mut(bytes)))
+    }
+}
+
+/// Panics unless `t` is [rows, cols].
+#[track_caller]
+fn shape(what: &str, t: Tensor, rows: usize, cols: usize) {
+    assert!(t.rows == rows && t.cols == cols, "{what} is {}×{}, must be {rows}×{cols}", t.rows, t.cols);
+}
+
+/// Rows of `cols` elements that make a piece of work.
+fn rows_per_piece(cols: usize) -> usize {
+    (GRAIN / cols.max(1)).max(1)
+}
+
+impl Backend for Cpu {
+    fn name(&self) -> String {
+        let threads = self.threads();
+        format!("cpu ({}, {threads} thread{})", self.isa, if threads == 1 { "" } else { "s" })
+    }
+
+    fn load(&mut self, bytes: Bytes, rows: usize, cols: usize, dtype: DType) -> Result<Tensor> {
+        let row_bytes =
+            dtype.row_bytes(cols).ok_or(Error::RaggedBlock { cols, len: dtype.block_len(), dtype })?;
+        let expected = row_bytes.saturating_mul(rows);
+        if expected != bytes.len() {
+            return Err(Error::WrongLength { rows, cols, dtype, expected, got: bytes.len() });
+        }
+        self.reserve(rows, cols, dtype)?;
+        // Files align their tensors; numbers that lie askew all the same are moved, once.
+        let aligned = dtype.is_quantized() || (bytes.as_ptr() as usize).is_multiple_of(dtype.block_bytes());
+        let data = if aligned {
+            Data::Shared(bytes)
+        } else {
+            let mut own =
+                Data::zeroed(expected).ok_or_else(|| self.out_of_memory(expected, rows, cols, dtype))?;
+            own.bytes_mut()[..expected].copy_from_slice(&bytes);
+            own
+        };
+        Ok(self.push(data, rows, cols, dtype, row_bytes))
+    }
+
+    fn alloc(&mut self, rows: usize, cols: usize, dtype: DType) -> Result<Tensor> {
+        let row_bytes =
+            dtype.row_bytes(cols).ok_or(Error::RaggedBlock { cols, len: dtype.block_len(), dtype })?;
+        let bytes = row_bytes.saturating_mul(rows);
+        let data = Data::zeroed(bytes).ok_or_else(|| self.out_of_memory(bytes, rows, cols, dtype))?;
+        self.reserve(rows, cols, dtype)?;
+        Ok(self.push(data, rows, cols, dtype, row_bytes))
+    }
+
+    fn write(&mut self, dst: Tensor, src: &[u8]) {
+        self.with_bytes(dst, |_, bytes| {
+            assert_eq!(
+                src.len(),
+                bytes.len(),
+                "bytes for a tensor of {}×{} {}",
+                dst.rows,
+                dst.cols,
+                dst.dtype
+            );
+            bytes.copy_from_slice(src);
+        });
+    }
+
+    fn read(&mut self, dst: &mut [f32], src: Tensor) {
+        assert_eq!(dst.len(), src.rows * src.cols, "room for a tensor of {}×{}", src.rows, src.cols);
+        dst.copy_from_slice(self.f32(src));
+    }
+
+    fn matmul(&mut self, dst: Tensor, x: Tensor, w: Tensor, bias: Option<Tensor>) {
+        assert_eq!(x.cols, w.cols, "matmul: x is {}×{}, w is {}×{}", x.rows, x.cols, w.rows, w.cols);
+        shape("matmul: dst", dst, x.rows, w.rows);
+        if let Some(bias) = bias {
+            shape("matmul: bias", bias, 1, w.rows);
+        }
+        self.with(dst, &[x, w, bias.unwrap_or(x)], |cpu, dst| {
+            let (x, w, k) = (cpu.f32(x), cpu.bytes(w), (w.cols, w.dtype));
+            let bias = bias.map(|bias| cpu.f32(bias));
+            scalar::matmul(&cpu.pool, dst, x, w, k, bias, &|thread| cpu.row(thread));
+        });
+    }
+
+    fn get_rows(&mut self, dst: Tensor, table: Tensor, ids: Tensor) {
+        shape("get_rows: ids", ids, 1, dst.rows);
+        shape("get_rows: dst", dst, ids.cols, table.cols);
+        self.with(dst, &[table, ids], |cpu, dst| {
+            let (bytes, ids) = (cpu.bytes(table), cpu.i32(ids));
+            let row_bytes = cpu.buffers[table.buffer as usize].row_bytes;
+            cpu.pool.tiles(dst, table.cols, (rows_per_piece(table.cols), table.cols), &|_, mut tile| {
+                for r in 0..tile.rows() {
+                    let id = ids[tile.first_row() + r];
+                    let row = usize::try_from(id).ok().filter(|id| *id < table.rows);
+                    let row =
+                        row.unwrap_or_else(|| panic!("get_rows: id {id} in a table of {} rows", table.rows));
+                    quant::dequantize(table.dtype, &bytes[row * row_bytes..][..row_bytes], tile.row(r));
+                }
+            });
+        });
+    }
+
+    fn rms_norm(&mut self, dst: Tensor, x: Tensor, weight: Tensor, eps: f32) {
+        shape("rms_norm: dst", dst, x.rows, x.cols);
+        shape("rms_norm: weight", weight, 1, x.cols);
+        self.with(dst, &[x, weight], |cpu, dst| {
+            let (k, isa, xs, weight) = (x.cols, cpu.isa, cpu.f32(x), cpu.f32(weight));
+            cpu.pool.tiles(dst, k, (rows_per_piece(k), k), &|_, mut tile| {
+                let x = &xs[tile.first_row() * k..][..tile.rows() * k];
+                rows::rms_norm(isa, tile.whole_rows(), x, weight, eps);
+            });
+        });
+    }
+
+    fn layer_norm(&mut self, dst: Tensor, x: Tensor, weight: Tensor, bias: Tensor, eps: f32) {
+        shape("layer_norm: dst", dst, x.rows, x.cols);
+        shape("layer_norm: weight", weight, 1, x.cols);
+        shape("layer_norm: bias", bias, 1, x.cols);
+        self.with(dst, &[x, weight, bias], |cpu, dst| {
+            let (k, isa) = (x.cols, cpu.isa);
+            let (xs, weight, bias) = (cpu.f32(x), cpu.f32(weight), cpu.f32(bias));
+            cpu.pool.tiles(dst, k, (rows_per_piece(k), k), &|_, mut tile| {
+                let x = &xs[tile.first_row() * k..][..tile.rows() * k];
+                rows::layer_norm(isa, tile.whole_rows(), x, weight, bias, eps);
+            });
+        });
+    }
+
+    fn rope(&mut self, x: Tensor, positions: Tensor, inv_freq: Tensor, head_dim: usize) {
+        shape("rope: positions", positions, 1, x.rows);
+        let pairs = inv_freq.cols;
+        shape("rope: inv_freq", inv_freq, 1, pairs);
+        assert!(
+            x.cols.is_multiple_of(head_dim) && 2 * pairs <= head_dim,
+            "rope: {} columns in heads of {head_dim}, of which {pairs} pairs turn",
+            x.cols
+        );
+        self.with(x, &[positions, inv_freq], |cpu, xs| {
+            let mut turns = std::mem::take(&mut cpu.turns);
+            turns.clear();
+            turns.resize(x.rows * pairs, [1.0, 0.0]);
+            let (isa, positions, freqs) = (cpu.isa, cpu.i32(positions), cpu.f32(inv_freq));
+            // The angles are the same for all heads, so they are turned into (cos, sin) once per row.
+            cpu.pool.tiles(&mut turns, pairs, (rows_per_piece(16 * pairs), pairs), &|_, mut tile| {
+                for r in 0..tile.rows() {
+                    let position = positions[tile.first_row() + r] as f32;
+                    for (turn, freq) in tile.row(r).iter_mut().zip(freqs) {
+                        // One f32 product, as PyTorch has it: at position 4000 its rounding is already 1e-4 radians.
+                        let (sin, cos) = (position * freq).sin_cos();
+                        *turn = [cos, sin];
+                    }
+                }
+            });
+            cpu.pool.tiles(xs, x.cols, (rows_per_piece(x.cols), x.cols), &|_, mut tile| {
+                for r in 0..tile.rows() {
+                    let turns = &turns[(tile.first_row() + r) * pairs..][..pairs];
+                    rows::rope(isa, tile.row(r), turns, head_dim);
+                }
+            });
+            cpu.turns = turns;
+        });
+    }
+
+    fn attention(
+        &mut self,
+        dst: Tensor,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        positions: Option<Tensor>,
+        head_dim: usize,
+    ) {
+        shape("attention: dst", dst, q.rows, q.cols);
+        shape("attention: v", v, k.rows, k.cols);
+        assert!(
+            (1..=MAX_HEAD_DIM).contains(&head_dim)
+                && q.cols.is_multiple_of(head_dim)
+                && k.cols.is_multiple_of(head_dim)
+                && (q.cols / head_dim).is_multiple_of((k.cols / head_dim).max(1)),
+            "attention: heads of {head_dim} (at most {MAX_HEAD_DIM}), q is {}×{}, k is {}×{}",
+            q.rows,
+            q.cols,
+            k.rows,
+            k.cols
+        );
+        if let Some(positions) = positions {
+            shape("attention: positions", positions, 1, q.rows);
+        }
+        let group = q.cols / k.cols.max(1);
+        self.with(dst, &[q, k, v, positions.unwrap_or(q)], |cpu, dst| {
+            let (qs, positions) = (cpu.f32(q), positions.map(|p| cpu.i32(p)));
+            let cache = |t: Tensor, head: usize| {
+                let width = t.dtype.row_bytes(head_dim);
+                let width = width.unwrap_or_else(|| panic!("attention: heads of {head_dim} in {}", t.dtype));
+                let stride = cpu.buffers[t.buffer as usize].row_bytes;
+                HeadRows { bytes: cpu.bytes(t), dtype: t.dtype, stride, offset: head / group * width, width }
+            };
+            cpu.pool.tiles(dst, q.cols, (1, head_dim), &|thread, mut tile| {
+                let (row, first) = (tile.first_row(), tile.first_col());
+                let keys = positions.map_or(k.rows, |p| {
+                    let keys = usize::try_from(p[row]).ok().map(|p| p + 1).filter(|keys| *keys <= k.rows);
+                    keys.unwrap_or_else(|| panic!("attention: position {} of {} keys", p[row], k.rows))
+                });
+                let head = first / head_dim;
+                let q = &qs[row * q.cols + first..][..head_dim];
+                let mut scratch = cpu.row(thread);
+                scalar::attention(
+                    tile.row(0),
+                    q,
+                    cache(k, head),
+                    cache(v, head),
+                    keys,
+                    &mut scratch[..head_dim],
+                );
+            });
+        });
+    }
+
+    fn swiglu(&mut self, gate: Tensor, up: Tensor) {
+        shape("swiglu: up", up, gate.rows, gate.cols);
+        self.with(gate, &[up], |cpu, gate| {
+            let (isa, up, len) = (cpu.isa, cpu.f32(up), gate.len());
+            cpu.pool.tiles(gate, len, (1, GRAIN), &|_, mut tile| {
+                let up = &up[tile.first_col()..][..tile.cols()];
+                rows::swiglu(isa, tile.row(0), up);
+            });
+        });
+    }
+
+    fn gelu(&mut self, x: Tensor, kind: Gelu) {
+        self.with(x, &[], |cpu, x| {
+            let (isa, len) = (cpu.isa, x.len());
+            cpu.pool.tiles(x, len, (1, GRAIN), &|_, mut tile| rows::gelu(isa, tile.row(0), kind));
+        });
+    }
+
+    fn add(&mut self, dst: Tensor, x: Tensor) {
+        // One row is added to every row of dst.
+        shape("add: x", x, if x.rows == 1 { 1 } else { dst.rows }, dst.cols);
+        self.with(dst, &[x], |cpu, dst| {
+            let (isa, k, once, x) = (cpu.isa, x.cols, x.rows == 1, cpu.f32(x));
+            cpu.pool.tiles(dst, k, (rows_per_piece(k), k), &|_, mut tile| {
+                for r in 0..tile.rows() {
+                    let x = &x[if once { 0 } else { (tile.first_row() + r) * k }..][..k];
+                    rows::add(isa, tile.row(r), x);
+                }
+            });
+        });
+    }
+
+    fn copy(&mut self, dst: Tensor, x: Tensor) {
+        shape("copy: x", x, dst.rows, dst.cols);
+        assert!(
+            x.dtype == dst.dtype || x.dtype == DType::F32 && dst.dtype != DType::I32,
+            "copy: {} to {}",
+            x.dtype,
+            dst.dtype
+        );
+        assert_ne!(dst.buffer, x.buffer, "copy within one buffer, {x:?} to {dst:?}");
+        let row_bytes = self.buffers[dst.buffer as usize].row_bytes;
+        self.with_bytes(dst, |cpu, bytes| {
+            let isa = cpu.isa;
+            if x.dtype == dst.dtype {
+                return bytes.copy_from_slice(cpu.bytes(x));
+            }
+            let xs = cpu.f32(x);
+            cpu.pool.tiles(bytes, row_bytes, (rows_per_piece(x.cols), row_bytes), &|_, mut tile| {
+                let x = &xs[tile.first_row() * dst.cols..][..tile.rows() * dst.cols];
+                rows::convert(isa, dst.dtype, dst.cols, tile.whole_rows(), x);
+            });
+        });
+    }
+}

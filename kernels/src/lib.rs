@@ -12,7 +12,7 @@ pub mod quant;
 
 pub use backend::{Backend, Gelu, Tensor};
 pub use bytes::Bytes;
-pub use cpu::Isa;
+pub use cpu::{Cpu, CpuOptions, Isa};
 pub use dtype::DType;
 pub use error::Error;
 
