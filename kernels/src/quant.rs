@@ -78,7 +78,7 @@ pub fn quantize(dtype: DType, cols: usize, src: &[f32], dst: &mut [u8], importan
     let row_bytes = dtype.row_bytes(cols);
     assert!(
         cols > 0
-            && src.len() % cols == 0
+            && src.len().is_multiple_of(cols)
             && row_bytes.and_then(|b| b.checked_mul(src.len() / cols)) == Some(dst.len()),
         "{} elements in rows of {cols} do not make {} bytes of {dtype}",
         src.len(),

@@ -3,7 +3,7 @@
 use super::dequantize;
 use crate::DType;
 
-/// Errors of a tensor's elements. Sums of squares can be merged: see [`Deviation::add`].
+/// Errors of a tensor's elements. Sums of squares can be merged: see [`Deviation::with`].
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Deviation {
     /// Elements compared.
@@ -49,7 +49,7 @@ impl Deviation {
     }
 
     /// The errors of two parts together.
-    pub fn add(self, other: Self) -> Self {
+    pub fn with(self, other: Self) -> Self {
         Self {
             count: self.count + other.count,
             noise: self.noise + other.noise,

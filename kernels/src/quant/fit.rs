@@ -10,6 +10,8 @@
 //! included, is the same arithmetic in all lanes and needs no sum across a vector. Sums run over i in order, without fused
 //! multiply-add, so the bytes are the same on every machine.
 
+#![allow(clippy::needless_range_loop, reason = "lane l of several arrays at once")]
+
 pub(super) mod affine;
 pub(super) mod scale;
 
@@ -20,9 +22,10 @@ const LARGEST: f32 = 268_435_456.0;
 /// The least relative weight: a column that calibration never saw must not make a system of equations singular.
 const LEAST_WEIGHT: f32 = 1e-6;
 
-/// Where the error of a super-block is below this share of its signal, it comes from rounding the scale to a half (2^-12 of it
-/// at most) and other integer scales, hence other halves, are worth a look: constant rows, and weights quantized before.
-const ROUNDING: f32 = 1.0 / 16_777_216.0;
+/// Where the error of a super-block is below this share of its signal, it comes from rounding the scale to a half (2^-11 of it
+/// at most, hence the square of that) and other integer scales, hence other halves, are worth a look: constant rows, and
+/// weights quantized before.
+const ROUNDING: f32 = 1.0 / 4_194_304.0;
 
 /// How many of them are looked at.
 const ROUNDINGS: usize = 8;

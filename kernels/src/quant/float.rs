@@ -20,6 +20,16 @@ impl F16 {
         Self::new(x.clamp(f16::MIN.to_f32(), f16::MAX.to_f32()))
     }
 
+    /// The finite half nearest to `x` among those of no smaller magnitude. Integer multiples of it, up to some limit, then
+    /// reach what the same multiples of `x` reach, though halves lie far apart near zero.
+    pub(super) fn outward(x: f32) -> Self {
+        let near = Self::finite(x);
+        let bits = u16::from_le_bytes(near.0);
+        let short = near.get().abs() < x.abs() && bits & 0x7fff < f16::MAX.to_bits();
+        // The bits of a half, without its sign, order as magnitudes do.
+        if short { Self((bits + 1).to_le_bytes()) } else { near }
+    }
+
     /// The number, exactly.
     pub fn get(self) -> f32 {
         f16::from_le_bytes(self.0).to_f32()

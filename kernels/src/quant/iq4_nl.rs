@@ -99,8 +99,9 @@ const LEVELS: [f32; 512] = {
 };
 
 impl scale::Levels for Values {
-    const STARTS: &'static [f32] =
-        &[-140.0, -133.0, -127.0, -121.0, -115.0, -108.0, 126.0, 119.0, 113.0, 107.0, 101.0, 95.0];
+    // Chosen greedily from a grid of 48 by the error on normal, Student-t3 and outlier-ridden blocks. With one round of
+    // refinement they come within 0.3 % of the rmse of the whole grid.
+    const STARTS: &'static [f32] = &[-130.0, 115.0, -122.5, -137.5, -107.5, 122.5, 110.0];
 
     #[inline(always)]
     fn level(v: f32) -> f32 {
@@ -119,4 +120,24 @@ fn bin(v: f32) -> usize {
     const MAGIC: f32 = 8_388_608.0;
     let k = super::fit::within(2.0 * v + 255.5, 0.0, 511.0);
     (k + MAGIC).to_bits() as usize & 511
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use scale::Levels;
+
+    #[test]
+    fn level_is_the_nearest_value() {
+        for k in -3000..3000 {
+            // Between the midpoints, which are multiples of a half.
+            let v = k as f32 * 0.05 + 0.01;
+            let nearest =
+                VALUES.map(f32::from).into_iter().min_by(|a, b| (a - v).abs().total_cmp(&(b - v).abs()));
+            assert_eq!(Some(Values::level(v)), nearest, "{v}");
+            assert_eq!(f32::from(VALUES[usize::from(Values::code(Values::level(v)))]), Values::level(v));
+        }
+        assert_eq!(Values::level(f32::INFINITY), 113.0);
+        assert_eq!(Values::level(f32::NEG_INFINITY), -127.0);
+    }
 }

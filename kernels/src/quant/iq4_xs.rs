@@ -34,7 +34,7 @@ impl BlockIQ4_XS {
         let high = u16::from_le_bytes(self.scales_h);
         std::array::from_fn(|j| {
             let low = self.scales_l[j / 2] >> (4 * (j % 2)) & 15;
-            (low | (high >> (2 * j) & 3) as u8 * 16) as i8 - 32
+            (low | ((high >> (2 * j) & 3) as u8) << 4) as i8 - 32
         })
     }
 

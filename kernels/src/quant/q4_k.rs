@@ -122,3 +122,18 @@ pub(super) fn pack_low_nibbles(q: &[u8; 256]) -> [u8; 128] {
         (q[64 * c + i] & 15) | q[64 * c + 32 + i] << 4
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packing_undoes_unpacking() {
+        // Any 12 and any 128 bytes are valid.
+        let scales = std::array::from_fn(|i| (i * 89 + 7) as u8);
+        let (s, m) = unpack_scales(&scales);
+        assert_eq!(pack_scales(&s, &m), scales);
+        let codes = std::array::from_fn(|i| (i * 73 + 5) as u8);
+        assert_eq!(pack_low_nibbles(&low_nibbles(&codes)), codes);
+    }
+}

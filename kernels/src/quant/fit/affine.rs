@@ -7,23 +7,11 @@ use crate::quant::F16;
 
 /// Where the search of a line starts: how many steps of the scale lie beyond the first and the last code, and so are
 /// clipped, at the bottom and at the top. Negative: the codes reach beyond the elements.
-const STARTS: [(f32, f32); 12] = [
-    (0.0, 0.0),
-    (0.5, 0.0),
-    (0.0, 0.5),
-    (0.5, 0.5),
-    (-0.4, -0.4),
-    (-0.4, 0.3),
-    (0.3, -0.4),
-    (1.0, 1.0),
-    (0.9, 0.1),
-    (0.1, 0.9),
-    (0.25, 0.25),
-    (-0.2, -0.2),
-];
-
-/// Rounds of new codes and new line after the best start.
-const ROUNDS: usize = 2;
+///
+/// Chosen greedily from a grid of 196 by the error on normal, Student-t3 and outlier-ridden blocks. With one round of
+/// refinement these 8 come within 0.8 % (4 bits) and 0.9 % (5 bits) of the rmse of the whole grid; 12 would gain 0.4 % more.
+const STARTS: [(f32, f32); 8] =
+    [(0.2, 0.2), (-0.2, 0.4), (0.4, -0.2), (0.0, 0.0), (-0.6, 0.2), (0.2, -0.6), (0.4, 0.0), (0.0, 0.4)];
 
 /// The largest integer of a sub-block's scale and minimum.
 const S_MAX: f32 = 63.0;
@@ -145,10 +133,9 @@ impl<const N: usize, const L: usize> Lanes<N, L> {
             }
             consider(&start, &mut best);
         }
-        for _ in 0..ROUNDS {
-            let start = best;
-            consider(&start, &mut best);
-        }
+        // One round of new codes and new line: a second one gains 0.1 %.
+        let start = best;
+        consider(&start, &mut best);
         for l in 0..L {
             best.c[l] += low[l];
         }
@@ -196,7 +183,7 @@ pub(in crate::quant) fn super_block<const QMAX: u8>(x: &[f32; 256], weights: Opt
     let (mut best, mut least) = (Integers { s: [0.0; L], m: [0.0; L] }, f32::INFINITY);
     for k in 0..ROUNDINGS {
         let most = S_MAX - k as f32;
-        let first = (F16::finite(a_max / most), F16::finite(b_max / most));
+        let first = (F16::outward(a_max / most), F16::outward(b_max / most));
         let integers = integers(&lanes, &line, first.0.get(), first.1.get(), qmax);
         let sums = lanes.affine_sums(&integers.line(first.0.get(), first.1.get()), qmax);
         let fitted = refit(&lanes, &sums, &integers, first);
@@ -243,25 +230,26 @@ fn integers<const L: usize>(
             sx[l] += w[l] * x[l];
         }
     }
+    // A least-squares line passes through the means. The lines of the other scales turn about that point.
+    let mut mean_q = [0.0; L];
+    for l in 0..L {
+        mean_q[l] = (sx[l] / sw[l] - line.c[l]) * inverse(line.a[l]);
+    }
     let mut best = Integers { s: [0.0; L], m: [0.0; L] };
     let mut least = [f32::INFINITY; L];
     for step in [0.0, -1.0, 1.0] {
-        let mut try_ = Integers { s: [0.0; L], m: [0.0; L] };
+        let mut near = Integers { s: [0.0; L], m: [0.0; L] };
         for l in 0..L {
-            try_.s[l] = within(nearest(line.a[l] * inv_d) + step, 0.0, S_MAX);
+            near.s[l] = within(nearest(line.a[l] * inv_d) + step, 0.0, S_MAX);
+            let c = sx[l] / sw[l] - d * near.s[l] * mean_q[l];
+            near.m[l] = nearest(within(-c * inv_dmin, 0.0, S_MAX));
         }
-        let a = try_.s.map(|s| d * s);
-        let s = lanes.affine_sums(&Line { a, c: line.c }, qmax);
+        let error = lanes.affine_sums(&near.line(d, dmin), qmax).error;
         for l in 0..L {
-            let c = (sx[l] - a[l] * s.q[l]) / sw[l];
-            try_.m[l] = nearest(within(-c * inv_dmin, 0.0, S_MAX));
-        }
-        let s = lanes.affine_sums(&try_.line(d, dmin), qmax);
-        for l in 0..L {
-            let better = s.error[l] < least[l];
-            least[l] = if better { s.error[l] } else { least[l] };
-            best.s[l] = if better { try_.s[l] } else { best.s[l] };
-            best.m[l] = if better { try_.m[l] } else { best.m[l] };
+            let better = error[l] < least[l];
+            least[l] = if better { error[l] } else { least[l] };
+            best.s[l] = if better { near.s[l] } else { best.s[l] };
+            best.m[l] = if better { near.m[l] } else { best.m[l] };
         }
     }
     best

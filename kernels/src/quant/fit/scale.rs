@@ -22,22 +22,16 @@ pub(in crate::quant) trait Levels {
 pub(in crate::quant) struct Integers<const HALF: u8>;
 
 impl<const HALF: u8> Levels for Integers<HALF> {
+    // Chosen greedily from a grid of 52 by the error on normal, Student-t3 and outlier-ridden blocks. With one round of
+    // refinement they come within 0.5 % of the rmse of the whole grid. At 6 bits clipping gains nothing, and what counts is
+    // that the largest element lies on a level, of which there are many; at 4 bits it may be clipped.
     const STARTS: &'static [f32] = &{
         let h = HALF as f32;
-        [
-            -h - 0.6,
-            -h - 0.4,
-            -h - 0.2,
-            -h,
-            -h + 0.2,
-            -h + 0.4,
-            -h + 0.6,
-            -h + 0.8,
-            h - 0.6,
-            h - 0.8,
-            h - 1.0,
-            h - 1.2,
-        ]
+        if HALF >= 32 {
+            [-h, -h + 1.0, -h + 2.0, -h + 3.0, h - 4.0, -h - 0.4, -h + 0.2]
+        } else {
+            [-h - 0.2, -h - 0.6, -h + 0.2, -h + 0.8, -h + 2.0, -h + 1.2, -h]
+        }
     };
 
     #[inline(always)]
@@ -51,8 +45,8 @@ impl<const HALF: u8> Levels for Integers<HALF> {
     }
 }
 
-/// Rounds of new codes and new scale after the best start.
-const ROUNDS: usize = 2;
+/// Lanes that are summed together: two vectors of 4 for each of the sums fit the 16 registers of plain x86-64.
+const GROUP: usize = 8;
 
 /// Σ w·v², Σ w·v·x and Σ w·(x − a·v)² of each lane for the levels v nearest to x/a.
 struct Sums<const L: usize> {
@@ -66,14 +60,17 @@ impl<const N: usize, const L: usize> Lanes<N, L> {
     fn scale_sums<V: Levels>(&self, a: &[f32; L]) -> Sums<L> {
         let mut s = Sums { vv: [0.0; L], vx: [0.0; L], error: [0.0; L] };
         let inv = a.map(inverse);
-        for (x, w) in self.x.iter().zip(&self.w) {
-            for l in 0..L {
-                let v = V::level(x[l] * inv[l]);
-                let wv = w[l] * v;
-                let e = x[l] - a[l] * v;
-                s.vv[l] += wv * v;
-                s.vx[l] += wv * x[l];
-                s.error[l] += w[l] * e * e;
+        // Lanes in groups that leave registers for the sums.
+        for first in (0..L).step_by(GROUP) {
+            for (x, w) in self.x.iter().zip(&self.w) {
+                for l in first..(first + GROUP).min(L) {
+                    let v = V::level(x[l] * inv[l]);
+                    let wv = w[l] * v;
+                    let e = x[l] - a[l] * v;
+                    s.vv[l] += wv * v;
+                    s.vx[l] += wv * x[l];
+                    s.error[l] += w[l] * e * e;
+                }
             }
         }
         s
@@ -103,10 +100,9 @@ impl<const N: usize, const L: usize> Lanes<N, L> {
         for start in V::STARTS {
             consider(&extreme.map(|x| x / start), &mut best);
         }
-        for _ in 0..ROUNDS {
-            let start = best;
-            consider(&start, &mut best);
-        }
+        // One round of new codes and new scale: a second one gains less than 0.1 %.
+        let start = best;
+        consider(&start, &mut best);
         best
     }
 }
@@ -115,7 +111,14 @@ impl<const N: usize, const L: usize> Lanes<N, L> {
 pub(in crate::quant) fn one<const HALF: u8>(x: &[f32; 32], weights: Option<&[f32]>) -> (F16, [u8; 32]) {
     let Some(weights) = weights else {
         // ggml's reference: the first element of the largest magnitude becomes −HALF. NaN loses every comparison.
-        let extreme = x.iter().fold(x[0], |m, &v| if v.abs() > m.abs() { v } else { m });
+        let mut most = [0.0f32; 8];
+        for x in x.chunks_exact(8) {
+            for l in 0..8 {
+                most[l] = if x[l].abs() > most[l] { x[l].abs() } else { most[l] };
+            }
+        }
+        let most = most.into_iter().fold(0.0, f32::max);
+        let extreme = x.iter().copied().find(|v| v.abs() == most).unwrap_or(0.0);
         let half = f32::from(HALF);
         let d = extreme / -half;
         let inverse = if d == 0.0 { 0.0 } else { 1.0 / d };
@@ -159,7 +162,7 @@ pub(in crate::quant) fn super_block<V: Levels, const N: usize, const L: usize>(
     let signal = total(&zeros.error);
     let (mut d, mut s, mut least) = (F16::default(), [0.0; L], f32::INFINITY);
     for k in 0..ROUNDINGS {
-        let first = F16::finite(extreme / (k as f32 - s_limit));
+        let first = F16::outward(extreme / (k as f32 - s_limit));
         let s_k = integers::<V, N, L>(&lanes, &a, first.get(), s_limit);
         let sums = lanes.scale_sums::<V>(&s_k.map(|s| first.get() * s));
         let fitted = refit(&sums, &s_k, first);
