@@ -8,15 +8,19 @@
 mod buffer;
 mod cores;
 pub mod isa;
+mod matmul;
 pub mod pool;
 mod rows;
 pub(crate) mod scalar;
+#[cfg(target_arch = "x86_64")]
+mod x86;
 
 pub use cores::physical_cores;
 pub use isa::Isa;
 
 use crate::{Backend, Bytes, DType, Error, Gelu, Result, Tensor, quant};
 use buffer::{Buffer, Data};
+use matmul::Product;
 use pool::Pool;
 use scalar::HeadRows;
 use std::sync::{Mutex, PoisonError};
@@ -46,6 +50,8 @@ pub struct Cpu {
     rows: Vec<Mutex<Vec<f32>>>,
     /// (cos, sin) of RoPE's angles: [positions, r/2].
     turns: Vec<[f32; 2]>,
+    /// What products need.
+    products: matmul::Scratch,
 }
 
 impl Cpu {
@@ -55,7 +61,8 @@ impl Cpu {
         let pool = Pool::new(threads);
         let rows = (0..pool.threads()).map(|_| Mutex::new(Vec::new())).collect();
         let isa = options.isa.filter(|isa| isa.is_available()).unwrap_or_else(Isa::best);
-        Self { buffers: Vec::new(), pool, isa, rows, turns: Vec::new() }
+        let products = matmul::Scratch::new(pool.threads());
+        Self { buffers: Vec::new(), pool, isa, rows, turns: Vec::new(), products }
     }
 
     /// Threads that compute, the caller among them.
@@ -89,6 +96,10 @@ impl Cpu {
             // It may hold positions: one row of turns each.
             let more = (rows * cols * MAX_HEAD_DIM / 2).saturating_sub(self.turns.len());
             grown = grown.and_then(|()| self.turns.try_reserve_exact(more));
+        }
+        if dtype == DType::F32 {
+            // It may hold the activations of a product.
+            grown = grown.and_then(|()| self.products.reserve(rows, cols));
         }
         grown.map_err(|_| self.out_of_memory(0, rows, cols, dtype))
     }
@@ -216,9 +227,20 @@ impl Backend for Cpu {
             shape("matmul: bias", bias, 1, w.rows);
         }
         self.with(dst, &[x, w, bias.unwrap_or(x)], |cpu, dst| {
-            let (x, w, k) = (cpu.f32(x), cpu.bytes(w), (w.cols, w.dtype));
-            let bias = bias.map(|bias| cpu.f32(bias));
-            scalar::matmul(&cpu.pool, dst, x, w, k, bias, &|thread| cpu.row(thread));
+            // Out of its slot meanwhile, as the destination is.
+            let mut scratch = std::mem::take(&mut cpu.products);
+            let product = Product {
+                out: dst,
+                x: cpu.f32(x),
+                w: cpu.bytes(w),
+                bias: bias.map(|bias| cpu.f32(bias)),
+                dtype: w.dtype,
+                n: x.rows,
+                k: w.cols,
+                m: w.rows,
+            };
+            matmul::matmul(cpu.isa, &cpu.pool, &mut scratch, product);
+            cpu.products = scratch;
         });
     }
 

@@ -3,39 +3,7 @@
 //! Written for the eye, not for speed. Sums run in f64, so that what is left of error is that of the f32 inputs and of one
 //! rounding; vector paths sum in f32 lanes and state their bound. All functions work on whole rows.
 
-use super::pool::Pool;
 use crate::{DType, Gelu, quant};
-use std::ops::DerefMut;
-
-/// Weight rows that make a piece of a product: 16 floats of dst are a cache line, so two threads never write the same.
-const WEIGHT_ROWS: usize = 16;
-
-/// dst = x·wᵀ + bias. `dst` [n, m], `x` [n, k], `w` m rows of k elements of `dtype`, `bias` [m]. `scratch(thread)` gives
-/// room for k floats.
-pub(super) fn matmul<S: DerefMut<Target = Vec<f32>>>(
-    pool: &Pool,
-    dst: &mut [f32],
-    x: &[f32],
-    w: &[u8],
-    (k, dtype): (usize, DType),
-    bias: Option<&[f32]>,
-    scratch: &(dyn Fn(usize) -> S + Sync),
-) {
-    let row_bytes = dtype.row_bytes(k).expect("whole blocks");
-    let (m, n) = (w.len() / row_bytes.max(1), x.len() / k.max(1));
-    pool.tiles(dst, m, (n.max(1), WEIGHT_ROWS), &|thread, mut tile| {
-        let mut row = scratch(thread);
-        let row = &mut row[..k];
-        for j in 0..tile.cols() {
-            let col = tile.first_col() + j;
-            quant::dequantize(dtype, &w[col * row_bytes..][..row_bytes], row);
-            let bias = bias.map_or(0.0, |b| b[col]);
-            for (i, x) in x.chunks_exact(k).enumerate() {
-                tile.row(i)[j] = dot(x, row) + bias;
-            }
-        }
-    });
-}
 
 /// dst = x / √(mean(x²) + eps) · weight, by rows of `weight.len()`.
 pub(super) fn rms_norm(dst: &mut [f32], x: &[f32], weight: &[f32], eps: f32) {

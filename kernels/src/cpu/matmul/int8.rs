@@ -1,0 +1,195 @@
+//! The product of quantized weights: loops around a kernel that multiplies a tile of bytes.
+//!
+//! Many tokens: panels of [`PANEL`] weight rows are widened, 256 columns at a time, to a [`Tile`] of 8 KB that stays in the first
+//! cache, and a kernel of the instruction set runs over all groups of tokens. The order of the loops (chunk of
+//! columns > panel > slab > group of tokens) keeps a chunk of packed activations in the second cache while
+//! the panels pass by. One token: a dot per weight row, two distant rows at a time, because two streams of memory
+//! are faster than one.
+
+use super::{
+    PANEL, Product, Record, SLAB, Scales, Scratch, Unpack, Weights, dot_rows, pass_tokens, piece_rows, store,
+    with_scratch,
+};
+use crate::{cpu::pool::Pool, quant::ActBlock};
+
+/// Slabs of packed activations that stay in the second cache while the panels pass: 4·320 bytes a token and thus 0.8 MB a pass.
+const CHUNK: usize = 4;
+
+/// A slab of a panel of weights.
+#[repr(C, align(64))]
+pub(crate) struct Tile {
+    /// [256/4 columns][32 rows] of four columns each.
+    pub(crate) u: [[[u8; 4]; PANEL]; SLAB / 4],
+    /// [group][row]: scales.
+    pub(crate) a: [[f32; PANEL]; 16],
+    /// [block of 32][row]: minima.
+    pub(crate) c: [[f32; PANEL]; 8],
+}
+
+impl Tile {
+    pub(crate) const ZERO: Self =
+        Self { u: [[[0; 4]; PANEL]; SLAB / 4], a: [[0.0; PANEL]; 16], c: [[0.0; PANEL]; 8] };
+}
+
+/// A slab of the only token's activations.
+#[derive(Clone, Copy, bytemuck::Zeroable, bytemuck::Pod)]
+#[repr(C, align(64))]
+pub(crate) struct ActSlab {
+    /// The codes.
+    pub(crate) q: [i8; SLAB],
+    /// −ZERO·Σq of each four codes.
+    pub(crate) off: [i32; SLAB / 4],
+    /// Scales, per 32.
+    pub(crate) d: [f32; 8],
+    /// d·Σq, per 32.
+    pub(crate) sum: [f32; 8],
+}
+
+/// What an instruction set does for the int8 product. A value is the proof that the machine has the instructions.
+pub(crate) trait Int8Isa: Copy + Sync {
+    /// Tokens that the kernel takes at once.
+    const TOKENS: usize;
+
+    /// Widens slab `slab` of the rows from `first` on; rows past the end get scales of 0.
+    fn widen<F: Unpack>(self, tile: &mut Tile, w: Weights<'_>, first: usize, slab: usize);
+
+    /// Packs a record; see [`super::pack()`].
+    fn pack<F: Unpack>(self, x: &[f32], k: usize, cols: usize, tokens: usize, record: &mut [i32]);
+
+    /// c[token][row] += Σ over `blocks` blocks of 32 columns, for `tokens` ≤ TOKENS.
+    fn multiply<F: Unpack>(self, tokens: usize, tile: &Tile, record: &[i32], c: &mut [f32], blocks: usize);
+
+    /// out[i] = row `first` + i times x.
+    fn dots<F: Unpack>(self, w: Weights<'_>, first: usize, x: &[ActSlab], out: &mut [f32]);
+}
+
+/// [`Int8Isa::widen`] in plain Rust, to be inlined where vectors are enabled. Rows are unpacked one by one;
+/// `transpose` brings [row][64] dwords to [64][row].
+#[inline(always)]
+pub(crate) fn widen<F: Unpack>(
+    tile: &mut Tile,
+    w: Weights<'_>,
+    first: usize,
+    slab: usize,
+    transpose: impl Fn(&Rows, &mut Tile),
+) {
+    let bytes = SLAB / F::DTYPE.block_len() * F::DTYPE.block_bytes();
+    let mut rows = Rows([[0; SLAB]; PANEL]);
+    for r in 0..PANEL {
+        let mut s = Scales::default();
+        if first + r < w.rows() {
+            F::unpack(w.part(first + r, slab * bytes, bytes), &mut rows.0[r], &mut s);
+        }
+        for g in 0..SLAB / F::GROUP {
+            tile.a[g][r] = s.a[g];
+        }
+        if F::MIN {
+            for g in 0..8 {
+                tile.c[g][r] = s.c[g];
+            }
+        }
+    }
+    transpose(&rows, tile);
+}
+
+/// A panel's bytes by rows.
+#[repr(C, align(64))]
+pub(crate) struct Rows(pub(crate) [[u8; SLAB]; PANEL]);
+
+impl Rows {
+    /// Transposes dwords into `tile`.
+    #[inline(always)]
+    pub(crate) fn transpose(&self, tile: &mut Tile) {
+        for (r, row) in self.0.iter().enumerate() {
+            for (k4, u) in row.as_chunks::<4>().0.iter().enumerate() {
+                tile.u[k4][r] = *u;
+            }
+        }
+    }
+}
+
+/// The product of weights of format `F`.
+pub(super) fn product<I: Int8Isa, F: Unpack>(isa: I, pool: &Pool, scratch: &mut Scratch, p: Product<'_>) {
+    let Product { n, k, m, .. } = p;
+    let w = Weights { bytes: p.w, row_bytes: p.w.len() / m, rows: m };
+    if n == 1 {
+        return one_token::<I, F>(isa, pool, scratch, w, p);
+    }
+    let tokens = pass_tokens(n, I::TOKENS);
+    for (x, out) in p.x.chunks(tokens * k).zip(p.out.chunks_mut(tokens * m)) {
+        pass::<I, F>(isa, pool, scratch, w, Product { x, out, n: x.len() / k, ..p });
+    }
+}
+
+/// One pass over the weights.
+fn pass<I: Int8Isa, F: Unpack>(isa: I, pool: &Pool, scratch: &mut Scratch, w: Weights<'_>, p: Product<'_>) {
+    let Product { n, k, m, x, .. } = p;
+    let (slabs, len) = (k.div_ceil(SLAB), Record::len(F::GROUP));
+    let packed = scratch.x.get::<i32>(slabs * n * len);
+    pool.tiles(packed, n * len, (1, I::TOKENS * len * 16), &|_, mut tile| {
+        let (slab, first) = (tile.first_row(), tile.first_col() / len);
+        for (g, record) in tile.row(0).chunks_mut(I::TOKENS * len).enumerate() {
+            let x = &x[(first + g * I::TOKENS) * k + slab * SLAB..];
+            isa.pack::<F>(x, k, SLAB.min(k - slab * SLAB), record.len() / len, record);
+        }
+    });
+    let packed = &*packed;
+    let rows = piece_rows(m, pool.threads());
+    pool.tiles(p.out, m, (n, rows), &|thread, mut out| {
+        let panels = out.cols().div_ceil(PANEL);
+        with_scratch::<f32>(&scratch.threads[thread], panels * n * PANEL, |c| {
+            c.fill(0.0);
+            let mut tile = Tile::ZERO;
+            for chunk in (0..slabs).step_by(CHUNK) {
+                for (panel, c) in c.chunks_exact_mut(n * PANEL).enumerate() {
+                    for slab in chunk..slabs.min(chunk + CHUNK) {
+                        isa.widen::<F>(&mut tile, w, out.first_col() + panel * PANEL, slab);
+                        let blocks = (k - slab * SLAB).min(SLAB) / ActBlock::LEN;
+                        let records = packed[slab * n * len..][..n * len].chunks(I::TOKENS * len);
+                        for (record, c) in records.zip(c.chunks_mut(I::TOKENS * PANEL)) {
+                            isa.multiply::<F>(record.len() / len, &tile, record, c, blocks);
+                        }
+                    }
+                }
+            }
+            store(&mut out, c, p.bias);
+        });
+    });
+}
+
+/// The product of one token.
+fn one_token<I: Int8Isa, F: Unpack>(
+    isa: I,
+    pool: &Pool,
+    scratch: &mut Scratch,
+    w: Weights<'_>,
+    p: Product<'_>,
+) {
+    let x = scratch.x.get::<ActSlab>(p.k.div_ceil(SLAB));
+    for (slab, x) in x.iter_mut().zip(p.x.chunks(SLAB)) {
+        *slab = act_slab::<F>(x);
+    }
+    let x = &*x;
+    pool.tiles(p.out, p.m, (1, dot_rows(p.m, pool.threads())), &|_, mut tile| {
+        let first = tile.first_col();
+        let out = tile.row(0);
+        isa.dots::<F>(w, first, x, out);
+        if let Some(bias) = p.bias {
+            out.iter_mut().zip(&bias[first..]).for_each(|(out, bias)| *out += bias);
+        }
+    });
+}
+
+fn act_slab<F: Unpack>(x: &[f32]) -> ActSlab {
+    let mut slab: ActSlab = bytemuck::Zeroable::zeroed();
+    for (i, x) in x.as_chunks::<32>().0.iter().enumerate() {
+        let act = ActBlock::new(x);
+        slab.q[32 * i..32 * i + 32].copy_from_slice(&act.q);
+        slab.d[i] = act.d;
+        slab.sum[i] = act.d * act.sum as f32;
+        for (off, q) in slab.off[8 * i..].iter_mut().zip(act.q.as_chunks::<4>().0) {
+            *off = -F::ZERO * q.iter().map(|&q| i32::from(q)).sum::<i32>();
+        }
+    }
+    slab
+}

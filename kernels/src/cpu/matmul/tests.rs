@@ -1,0 +1,185 @@
+//! Every format on every instruction set of this machine, around the edges of tiles, against the scalar specification.
+
+use super::*;
+use crate::quant;
+
+/// A generator of numbers that are alike on every run (xorshift64*, arXiv 1402.6246).
+pub(super) struct Rng(pub(super) u64);
+
+impl Rng {
+    pub(super) fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    /// In −1..1.
+    pub(super) fn float(&mut self) -> f32 {
+        (self.next() >> 40) as f32 / (1 << 23) as f32 - 1.0
+    }
+}
+
+/// Rows of random weights: every bit pattern of codes and small scales occurs, and block scales are ±0.01–0.1.
+pub(super) fn weights(dtype: DType, rows: usize, k: usize, rng: &mut Rng) -> Vec<u8> {
+    let mut bytes = vec![0; rows * dtype.row_bytes(k).unwrap()];
+    if !dtype.is_quantized() {
+        let values: Vec<f32> = (0..rows * k).map(|_| rng.float()).collect();
+        quant::quantize(dtype, k, &values, &mut bytes, None);
+        return bytes;
+    }
+    let halves: &[usize] = match dtype {
+        DType::Q4_1 | DType::Q5_1 | DType::Q4_K | DType::Q5_K => &[0, 2],
+        DType::Q6_K => &[208],
+        _ => &[0],
+    };
+    bytes.iter_mut().for_each(|b| *b = (rng.next() >> 32) as u8);
+    for block in bytes.chunks_exact_mut(dtype.block_bytes()) {
+        for &at in halves {
+            let magnitude = 0.01 + 0.045 * (rng.float() + 1.0);
+            let value = half::f16::from_f32(if rng.next() >> 63 == 0 { magnitude } else { -magnitude });
+            block[at..at + 2].copy_from_slice(&value.to_le_bytes());
+        }
+    }
+    bytes
+}
+
+pub(super) struct Case {
+    pub(super) dtype: DType,
+    pub(super) n: usize,
+    pub(super) k: usize,
+    pub(super) m: usize,
+    pub(super) threads: usize,
+    pub(super) bias: bool,
+}
+
+pub(super) fn product(case: &Case, isa: Isa, x: &[f32], w: &[u8], bias: Option<&[f32]>) -> Vec<f32> {
+    let &Case { dtype, n, k, m, threads, .. } = case;
+    let pool = Pool::new(threads);
+    let mut scratch = Scratch::new(pool.threads());
+    let mut out = vec![f32::NAN; n * m];
+    matmul(isa, &pool, &mut scratch, Product { out: &mut out, x, w, bias, dtype, n, k, m });
+    out
+}
+
+/// Σ|wᵢ·xᵢ| as the order of sums sees it: what a rounding is relative to. The minimum and the scaled sum of a group count
+/// apart, and each is at most four times the group's largest weight times Σ|x|.
+fn magnitude(case: &Case, w: &[f32], x: &[f32]) -> f64 {
+    let group = if case.dtype.is_quantized() { 32 } else { 1 };
+    let sums = w.chunks(group).zip(x.chunks(group)).map(|(w, x)| {
+        let largest = w.iter().fold(0.0f32, |m, w| m.max(w.abs()));
+        let factor = if group == 1 { 1.0 } else { 4.0 };
+        factor * f64::from(largest) * x.iter().map(|x| f64::from(x.abs())).sum::<f64>()
+    });
+    sums.sum()
+}
+
+/// Every ISA against scalar: the integer products are equal, so results differ by f32 roundings alone, at most one per addition
+/// on either side: 2·(additions)·2⁻²⁴·Σ|wx|.
+fn check(case: &Case, rng: &mut Rng) {
+    let &Case { dtype, n, k, m, .. } = case;
+    let w = weights(dtype, m, k, rng);
+    let x: Vec<f32> = (0..n * k).map(|_| rng.float()).collect();
+    let bias: Vec<f32> = (0..m).map(|_| rng.float()).collect();
+    let bias = case.bias.then_some(&bias[..]);
+    let expected = product(case, Isa::Scalar, &x, &w, bias);
+    let mut dequantized = vec![0.0; m * k];
+    quant::dequantize(dtype, &w, &mut dequantized);
+    let additions = if dtype.is_quantized() { k / 16 * 2 } else { k } + 2;
+    for isa in Isa::available().into_iter().skip(1) {
+        let got = product(case, isa, &x, &w, bias);
+        for token in 0..n {
+            for row in 0..m {
+                let (got, expected) = (got[token * m + row], expected[token * m + row]);
+                let sum = magnitude(case, &dequantized[row * k..][..k], &x[token * k..][..k]) + 1.0;
+                let bound = 2.0 * additions as f64 * 2f64.powi(-24) * sum;
+                assert!(
+                    (f64::from(got) - f64::from(expected)).abs() <= bound,
+                    "{dtype} {isa} n={n} k={k} m={m} [{token}][{row}]: {got}, expected {expected} ± {bound:e}"
+                );
+            }
+        }
+    }
+}
+
+fn weight_types() -> impl Iterator<Item = DType> {
+    DType::ALL.into_iter().filter(|&t| t != DType::I32)
+}
+
+#[test]
+fn every_isa_agrees_with_scalar_around_tiles() {
+    let mut rng = Rng(1);
+    for dtype in weight_types() {
+        let ks: &[usize] = match dtype.block_len() {
+            1 => &[1, 3, 31, 127, 128, 129, 588],
+            32 => &[32, 64, 96, 160, 256, 288, 1024],
+            _ => &[256, 512, 1280],
+        };
+        for (i, m) in [1, 15, 16, 31, 32, 33, 65].into_iter().enumerate() {
+            for (j, n) in [1, 2, 3, 5, 7, 8, 13, 17, 33].into_iter().enumerate() {
+                let k = ks[(i + j) % ks.len()];
+                check(&Case { dtype, n, k, m, threads: 1 + j % 3, bias: i % 2 == 0 }, &mut rng);
+            }
+        }
+    }
+}
+
+#[test]
+fn every_k_of_the_tiles() {
+    let mut rng = Rng(2);
+    for dtype in weight_types() {
+        let step = dtype.block_len();
+        for k in (1..=12).map(|i| i * step).chain([1536]) {
+            for n in [1, 4] {
+                check(&Case { dtype, n, k, m: 35, threads: 1, bias: false }, &mut rng);
+            }
+        }
+    }
+}
+
+#[test]
+fn several_passes_and_pieces() {
+    let mut rng = Rng(3);
+    for dtype in [DType::Q4_0, DType::F16] {
+        check(&Case { dtype, n: PASS + 7, k: 64, m: 70, threads: 2, bias: true }, &mut rng);
+        check(&Case { dtype, n: 9, k: 1120, m: 1090, threads: 2, bias: true }, &mut rng);
+        check(&Case { dtype, n: 1, k: 1120, m: 1091, threads: 2, bias: true }, &mut rng);
+    }
+}
+
+#[test]
+#[ignore = "timing"]
+fn timing() {
+    let mut rng = Rng(3);
+    for dtype in weight_types() {
+        for isa in Isa::available().into_iter().skip(1) {
+            for n in [1usize, 4, 512] {
+                let (k, m) = if n == 1 { (4096, 32768) } else { (4096, 4096) };
+                let case = Case { dtype, n, k, m, threads: 1, bias: false };
+                let row = weights(dtype, 64, k, &mut rng);
+                let w = row.repeat(m / 64);
+                let x: Vec<f32> = (0..n * k).map(|_| rng.float()).collect();
+                let pool = Pool::new(1);
+                let mut scratch = Scratch::new(1);
+                let mut out = vec![0.0; n * m];
+                let mut best = f64::MAX;
+                for _ in 0..4 {
+                    let t = std::time::Instant::now();
+                    matmul(
+                        isa,
+                        &pool,
+                        &mut scratch,
+                        Product { out: &mut out, x: &x, w: &w, bias: None, dtype, n, k, m },
+                    );
+                    best = best.min(t.elapsed().as_secs_f64());
+                }
+                let _ = &case;
+                println!(
+                    "{dtype:6} {isa:12} n={n:4}: {:.3} TOP/s {:.1} GB/s",
+                    2e-12 * (n * k * m) as f64 / best,
+                    1e-9 * w.len() as f64 / best
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! What AVX2 and AVX-512 with VNNI do for the matrix product.
+//!
+//! [`Avx512`] and [`Avx2`] are proofs: a value exists only where the machine has the instructions, so their methods may call code
+//! that is compiled for them. The kernels take slices, check them at the entry and work on pointers within.
+
+mod avx2;
+mod gemm;
+mod gemv;
+mod plain;
+mod widen;
+
+use super::{
+    Isa,
+    matmul::{
+        ActSlab, FloatIsa, FloatTile, Int8Isa, PANEL, Plain, Record, SPAN, Tile, Unpack, Weights, pack,
+    },
+};
+
+/// The machine has AVX-512 F, BW, DQ, VL and VNNI, AVX2, FMA and F16C.
+#[derive(Clone, Copy)]
+pub(crate) struct Avx512(());
+
+impl Avx512 {
+    /// The proof, where it holds.
+    pub(crate) fn new() -> Option<Self> {
+        Isa::Avx512Vnni.is_available().then_some(Self(()))
+    }
+}
+
+/// The machine has AVX2, FMA and F16C.
+#[derive(Clone, Copy)]
+pub(crate) struct Avx2(());
+
+impl Avx2 {
+    /// The proof, where it holds.
+    pub(crate) fn new() -> Option<Self> {
+        Isa::Avx2.is_available().then_some(Self(()))
+    }
+}
+
+/// The checks that let an int8 kernel work on pointers.
+#[track_caller]
+fn check_int8<F: Unpack>(tokens: usize, record: &[i32], c: &[f32], blocks: usize) {
+    assert!(record.len() >= tokens * Record::len(F::GROUP) && c.len() >= tokens * PANEL && blocks <= 8);
+}
+
+/// The checks that let an f32 kernel work on pointers.
+#[track_caller]
+fn check_float(tokens: usize, x: &[f32], c: &[f32], cols: usize) {
+    assert!(x.len() >= tokens * cols && c.len() >= tokens * PANEL && cols <= SPAN);
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+fn pack_avx512<F: Unpack>(x: &[f32], k: usize, cols: usize, tokens: usize, record: &mut [i32]) {
+    pack::<F>(x, k, cols, tokens, record);
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+fn pack_avx2<F: Unpack>(x: &[f32], k: usize, cols: usize, tokens: usize, record: &mut [i32]) {
+    pack::<F>(x, k, cols, tokens, record);
+}
+
+impl Int8Isa for Avx512 {
+    const TOKENS: usize = gemm::TOKENS;
+
+    fn widen<F: Unpack>(self, tile: &mut Tile, w: Weights<'_>, first: usize, slab: usize) {
+        // SAFETY: the proof.
+        unsafe { widen::widen::<F>(tile, w, first, slab) }
+    }
+
+    fn pack<F: Unpack>(self, x: &[f32], k: usize, cols: usize, tokens: usize, record: &mut [i32]) {
+        // SAFETY: the proof.
+        unsafe { pack_avx512::<F>(x, k, cols, tokens, record) }
+    }
+
+    fn multiply<F: Unpack>(self, tokens: usize, tile: &Tile, record: &[i32], c: &mut [f32], blocks: usize) {
+        check_int8::<F>(tokens, record, c, blocks);
+        // SAFETY: the proof; the lengths are checked.
+        unsafe { gemm::multiply::<F>(tokens, tile, record.as_ptr(), c.as_mut_ptr(), blocks) }
+    }
+
+    fn dots<F: Unpack>(self, w: Weights<'_>, first: usize, x: &[ActSlab], out: &mut [f32]) {
+        // SAFETY: the proof.
+        unsafe { gemv::dots::<F>(w, first, x, out) }
+    }
+}
+
+impl FloatIsa for Avx512 {
+    const TOKENS: usize = plain::TOKENS;
+
+    fn convert<F: Plain>(self, tile: &mut FloatTile, w: Weights<'_>, first: usize, col: usize) {
+        // SAFETY: the proof.
+        unsafe { plain::convert_avx512::<F>(tile, w, first, col) }
+    }
+
+    fn multiply(self, tokens: usize, tile: &FloatTile, x: &[f32], c: &mut [f32], cols: usize) {
+        check_float(tokens, x, c, cols);
+        // SAFETY: the proof; the lengths are checked.
+        unsafe { plain::multiply_avx512(tokens, tile, x.as_ptr(), c.as_mut_ptr(), cols) }
+    }
+
+    fn dots<F: Plain>(self, w: Weights<'_>, first: usize, x: &[f32], out: &mut [f32]) {
+        // SAFETY: the proof.
+        unsafe { plain::dots_avx512::<F>(w, first, x, out) }
+    }
+}
+
+impl Int8Isa for Avx2 {
+    const TOKENS: usize = avx2::TOKENS;
+
+    fn widen<F: Unpack>(self, tile: &mut Tile, w: Weights<'_>, first: usize, slab: usize) {
+        // SAFETY: the proof.
+        unsafe { avx2::widen::<F>(tile, w, first, slab) }
+    }
+
+    fn pack<F: Unpack>(self, x: &[f32], k: usize, cols: usize, tokens: usize, record: &mut [i32]) {
+        // SAFETY: the proof.
+        unsafe { pack_avx2::<F>(x, k, cols, tokens, record) }
+    }
+
+    fn multiply<F: Unpack>(self, tokens: usize, tile: &Tile, record: &[i32], c: &mut [f32], blocks: usize) {
+        check_int8::<F>(tokens, record, c, blocks);
+        // SAFETY: the proof; the lengths are checked.
+        unsafe { avx2::multiply::<F>(tokens, tile, record.as_ptr(), c.as_mut_ptr(), blocks) }
+    }
+
+    fn dots<F: Unpack>(self, w: Weights<'_>, first: usize, x: &[ActSlab], out: &mut [f32]) {
+        // SAFETY: the proof.
+        unsafe { avx2::dots::<F>(w, first, x, out) }
+    }
+}
+
+impl FloatIsa for Avx2 {
+    const TOKENS: usize = plain::TOKENS_AVX2;
+
+    fn convert<F: Plain>(self, tile: &mut FloatTile, w: Weights<'_>, first: usize, col: usize) {
+        // SAFETY: the proof.
+        unsafe { plain::convert_avx2::<F>(tile, w, first, col) }
+    }
+
+    fn multiply(self, tokens: usize, tile: &FloatTile, x: &[f32], c: &mut [f32], cols: usize) {
+        check_float(tokens, x, c, cols);
+        // SAFETY: the proof; the lengths are checked.
+        unsafe { plain::multiply_avx2(tokens, tile, x.as_ptr(), c.as_mut_ptr(), cols) }
+    }
+
+    fn dots<F: Plain>(self, w: Weights<'_>, first: usize, x: &[f32], out: &mut [f32]) {
+        // SAFETY: the proof.
+        unsafe { plain::dots_avx2::<F>(w, first, x, out) }
+    }
+}
