@@ -152,68 +152,11 @@ impl<'a> Machine<'_, 'a> {
             b'(' => self.stack.push(Item::Mark),
             b'0' => _ = self.pop()?,
             b'1' => _ = self.pop_mark()?,
-            b'N' => self.stack.push(Item::None),
-            0x88 | 0x89 => self.stack.push(Item::Bool),
-            b'J' => {
-                let n = self.u32()? as i32;
-                self.stack.push(Item::Int(n.into()));
+            b'N' | 0x88 | 0x89 | b'J' | b'K' | b'M' | 0x8a | b'G' | b'X' | b'T' | 0x8c | b'U' => {
+                self.constant(op)?
             }
-            b'K' => {
-                let n = self.byte()?;
-                self.stack.push(Item::Int(n.into()));
-            }
-            b'M' => {
-                let n = LittleEndian::read_u16(self.take(2)?);
-                self.stack.push(Item::Int(n.into()));
-            }
-            0x8a => self.long1()?,
-            b'G' => {
-                self.take(8)?;
-                self.stack.push(Item::Float);
-            }
-            b'X' | b'T' => {
-                let n = self.u32()? as usize;
-                self.text(n)?;
-            }
-            0x8c | b'U' => {
-                let n = self.byte()?.into();
-                self.text(n)?;
-            }
-            b')' => self.push(Object::Tuple(vec![])),
-            b't' => {
-                let items = self.pop_mark()?;
-                self.push(Object::Tuple(items));
-            }
-            0x85..=0x87 => {
-                let items = self.pop_n((op - 0x84).into())?;
-                self.push(Object::Tuple(items));
-            }
-            b']' => self.push(Object::List),
-            b'l' => {
-                self.pop_mark()?;
-                self.push(Object::List);
-            }
-            b'a' => {
-                self.pop_n(1)?;
-                self.append()?;
-            }
-            b'e' => {
-                self.pop_mark()?;
-                self.append()?;
-            }
-            b'}' => self.push(Object::Dict(vec![])),
-            b'd' => {
-                let items = self.pop_mark()?;
-                self.push(Object::Dict(vec![]));
-                self.set_items(items)?;
-            }
-            b's' => {
-                let items = self.pop_n(2)?;
-                self.set_items(items)?;
-            }
-            b'u' => {
-                let items = self.pop_mark()?;
-                self.set_items(items)?;
+            b')' | b't' | 0x85..=0x87 | b']' | b'l' | b'a' | b'e' | b'}' | b'd' | b's' | b'u' => {
+                self.container(op)?
             }
             b'q' => {
                 let key = self.byte()?.into();
@@ -250,6 +193,75 @@ impl<'a> Machine<'_, 'a> {
         Ok(true)
     }
 
+    /// Pushes a number, a text or the like.
+    fn constant(&mut self, op: u8) -> Result<()> {
+        let item = match op {
+            b'N' => Item::None,
+            0x88 | 0x89 => Item::Bool,
+            b'J' => Item::Int((self.u32()? as i32).into()),
+            b'K' => Item::Int(self.byte()?.into()),
+            b'M' => Item::Int(LittleEndian::read_u16(self.take(2)?).into()),
+            0x8a => self.long1()?,
+            b'G' => {
+                self.take(8)?;
+                Item::Float
+            }
+            b'X' | b'T' => {
+                let n = self.u32()? as usize;
+                self.text(n)?
+            }
+            _ => {
+                let n = self.byte()?.into();
+                self.text(n)?
+            }
+        };
+        self.stack.push(item);
+        Ok(())
+    }
+
+    /// Makes or fills a tuple, list or dictionary.
+    fn container(&mut self, op: u8) -> Result<()> {
+        match op {
+            b')' => self.push(Object::Tuple(vec![])),
+            b't' => {
+                let items = self.pop_mark()?;
+                self.push(Object::Tuple(items));
+            }
+            0x85..=0x87 => {
+                let items = self.pop_n((op - 0x84).into())?;
+                self.push(Object::Tuple(items));
+            }
+            b']' => self.push(Object::List),
+            b'l' => {
+                self.pop_mark()?;
+                self.push(Object::List);
+            }
+            b'a' => {
+                self.pop_n(1)?;
+                self.append()?;
+            }
+            b'e' => {
+                self.pop_mark()?;
+                self.append()?;
+            }
+            b'}' => self.push(Object::Dict(vec![])),
+            b'd' => {
+                let items = self.pop_mark()?;
+                self.push(Object::Dict(vec![]));
+                self.set_items(items)?;
+            }
+            b's' => {
+                let items = self.pop_n(2)?;
+                self.set_items(items)?;
+            }
+            _ => {
+                let items = self.pop_mark()?;
+                self.set_items(items)?;
+            }
+        }
+        Ok(())
+    }
+
     fn push(&mut self, object: Object<'a>) {
         self.stack.push(Item::Object(self.objects.len()));
         self.objects.push(object);
@@ -282,24 +294,21 @@ impl<'a> Machine<'_, 'a> {
     }
 
     /// LONG1: a little-endian two's complement number of any length, of which 8 bytes are enough.
-    fn long1(&mut self) -> Result<()> {
+    fn long1(&mut self) -> Result<Item> {
         let n = self.byte()?.into();
         let bytes = self.take(n)?;
         if n > 8 {
             return Err(self.bad(format!("has an integer of {n} bytes")));
         }
-        let n = if n == 0 { 0 } else { LittleEndian::read_int(bytes, n) };
-        self.stack.push(Item::Int(n));
-        Ok(())
+        Ok(Item::Int(if n == 0 { 0 } else { LittleEndian::read_int(bytes, n) }))
     }
 
-    fn text(&mut self, n: usize) -> Result<()> {
+    fn text(&mut self, n: usize) -> Result<Item> {
         let bytes = self.take(n)?;
         if std::str::from_utf8(bytes).is_err() {
             return Err(self.bad("has a text that is not UTF-8"));
         }
-        self.stack.push(Item::Text(self.at - n, self.at));
-        Ok(())
+        Ok(Item::Text(self.at - n, self.at))
     }
 
     /// A line of text, as GLOBAL has them.

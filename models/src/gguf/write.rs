@@ -256,8 +256,9 @@ impl Writer<OnDisk> {
         let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let mut prefix = std::ffi::OsString::from(".");
         prefix.push(name);
+        prefix.push(".");
         let mut builder = tempfile::Builder::new();
-        builder.prefix(&prefix).suffix(".part");
+        builder.prefix(&prefix).suffix(".gguf.part");
         // What any new file gets (the system takes the umask away), not the 0600 of a secret.
         #[cfg(unix)]
         builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
@@ -380,5 +381,39 @@ fn full_or_io(path: &Path, needed: u64, written: u64, source: io::Error) -> Erro
             Error::NoSpace { path: path.into(), needed, written, source }
         }
         _ => Error::io(path, "write", source),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A disk of so many bytes.
+    struct Disk(usize);
+
+    impl Write for Disk {
+        fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+            let n = buf.len().min(self.0);
+            self.0 -= n;
+            if n == 0 { Err(io::ErrorKind::StorageFull.into()) } else { Ok(n) }
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_full_disk_is_told_with_the_bytes_needed() {
+        let mut header = Header::new();
+        header.tensor("w", &[1000], DType::F32);
+        let path = Path::new("out.gguf");
+        let layout = header.layout(path).unwrap();
+        let mut w = Writer::start(Disk(1024), path, layout).unwrap();
+        let head = w.progress().0;
+        let e = w.write("w", &[0; 4000]).unwrap_err();
+        let Error::NoSpace { needed, written, .. } = e else { panic!("{e}") };
+        assert_eq!((needed, written), (head + 4000, head));
+        let text = e.to_string();
+        assert!(text.contains("out.gguf: no room") && text.contains(&needed.to_string()), "{text}");
     }
 }
