@@ -1,1 +1,11 @@
-//! TODO runtime
+//! Words and pictures in, words out: pixels, vocabulary, prompts, sampling.
+//!
+//! Each part is useful alone and is the same code for the program, for the calibration of a quantization and for
+//! training, so that a model is run with exactly the inputs that it was trained with.
+
+#![forbid(unsafe_code)]
+
+pub mod error;
+pub mod pixels;
+
+pub use error::{Error, Result};

@@ -1,0 +1,70 @@
+//! What can go wrong between a person's words and pictures and the model: one enum for the crate.
+
+use std::path::PathBuf;
+
+/// The result of this crate's functions.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// An error of the runtime; each message names the thing at fault and says what to do.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A picture's file could not be read.
+    #[error("{}: cannot read the picture: {source}", path.display())]
+    ReadPicture {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The bytes are of none of the formats known.
+    #[error("{name}: not a JPEG, PNG, WebP, BMP or GIF picture; convert it to one of these")]
+    UnknownPicture {
+        /// The file, or what the caller calls it.
+        name: String,
+    },
+    /// The header announces more pixels than are decoded.
+    #[error(
+        "{name}: {width}×{height} pixels are more than the limit of {limit} pixels; make the picture smaller (a model sees at most a few hundred pixels a side)"
+    )]
+    PictureTooLarge {
+        /// The file, or what the caller calls it.
+        name: String,
+        /// Width in pixels.
+        width: u32,
+        /// Height in pixels.
+        height: u32,
+        /// The most pixels decoded.
+        limit: u64,
+    },
+    /// A picture of no pixels.
+    #[error("{name}: {width}×{height} is not a picture's size; both sides must be at least 1")]
+    EmptyPicture {
+        /// The file, or what the caller calls it.
+        name: String,
+        /// Width in pixels.
+        width: u32,
+        /// Height in pixels.
+        height: u32,
+    },
+    /// The decoder gave up.
+    #[error("{name}: broken picture: {why}; save it anew or fetch it again")]
+    BrokenPicture {
+        /// The file, or what the caller calls it.
+        name: String,
+        /// What the decoder said.
+        why: String,
+    },
+    /// The bytes given are not `width * height` RGB pixels.
+    #[error("{name}: {width}×{height} RGB pixels take {} bytes, got {got}", *width as u64 * *height as u64 * 3)]
+    WrongPictureLength {
+        /// What the caller calls the picture.
+        name: String,
+        /// Width in pixels.
+        width: u32,
+        /// Height in pixels.
+        height: u32,
+        /// Bytes given.
+        got: usize,
+    },
+}
