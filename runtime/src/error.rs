@@ -67,4 +67,17 @@ pub enum Error {
         /// Bytes given.
         got: usize,
     },
+    /// A metadata key has a value that cannot be used.
+    #[error("{}: key {key}: {what}", path.display())]
+    Key {
+        /// The file.
+        path: PathBuf,
+        /// The key.
+        key: String,
+        /// What is wrong and what to do.
+        what: String,
+    },
+    /// The model's file, or running the model.
+    #[error(transparent)]
+    Model(#[from] pumice_models::Error),
 }

@@ -7,7 +7,9 @@
 //! w_x = cubic((x − centre + ½)/s), divided by their sum, then rounded to 22 fractional bits
 //! v_i = clamp((2²¹ + Σ w_x·p_x) >> 22, 0, 255)
 //! ```
-//! First all rows, then all columns, with bytes between. The canvas may reach beyond the picture (LLaVA-1.5 pads to a
+//! First all rows, then all columns, with bytes between. (So did every Pillow that LLaVA was trained and published
+//! with. Pillow 13 takes the columns first for a tall picture, height − out > 2·(width − out), which differs in last bits
+//! where a v1 model crops pictures more than twice as high as wide; we stay with what LLaVA saw.) The canvas may reach beyond the picture (LLaVA-1.5 pads to a
 //! square *before* resizing): since the sum is an integer sum, the taps on the padding are added up beforehand and the
 //! padding is never stored, which costs nothing and bounds the memory for a picture of 100000×1 pixels. In the same way
 //! only the outputs asked for are computed, so that a crop after the resize is free.

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::Error;
+use pumice_models::gguf::{Header, Value, Writer};
 use std::path::PathBuf;
 
 fn golden(name: &str) -> PathBuf {
@@ -121,7 +122,6 @@ fn preprocessing_equals_clip_image_processor() {
     }
 }
 
-/// Largest difference of a sample from Pillow's, over the files of one extension.
 #[test]
 fn every_layout_decodes_as_pillow_does() {
     let mut seen = 0;
@@ -217,4 +217,36 @@ fn twelve_megapixels_take_a_moment() {
     println!("4000×3000 to 336: {took:?}, {}", out[1000]);
     // 0.3 s is the aim of an optimised build on an idle machine; this bound only catches a different complexity.
     assert!(took.as_secs() < 5, "{took:?}");
+}
+
+/// A vision file of these keys and no tensors but the projector's.
+fn vision(pairs: &[(&str, Value)], tensor: &str) -> pumice_models::gguf::File {
+    let mut header = Header::new();
+    for (key, value) in pairs {
+        header.set(key, value.clone());
+    }
+    header.tensor(tensor, &[2, 2], pumice_kernels::DType::F32);
+    let mut writer = Writer::in_memory(header).unwrap();
+    writer.write(tensor, &[0; 16]).unwrap();
+    let bytes = pumice_kernels::Bytes::new(writer.finish().unwrap());
+    pumice_models::gguf::File::from_bytes("vision.gguf", bytes).unwrap()
+}
+#[test]
+fn the_file_says_how_pictures_are_prepared() {
+    let size = ("clip.vision.image_size", Value::U32(336));
+    let read = |more: &[(&str, Value)], tensor| {
+        let all: Vec<_> = [size.clone()].into_iter().chain(more.iter().cloned()).collect();
+        Preprocess::from_gguf(&vision(&all, tensor)).map_err(|e| e.to_string())
+    };
+    assert_eq!(read(&[], "mm.0.weight").unwrap(), Preprocess::clip(336, Aspect::Pad));
+    assert_eq!(read(&[], "mm.weight").unwrap(), Preprocess::clip(336, Aspect::Square));
+    let text = |s: &str| Value::String(s.into());
+    let linear = ("pumice.projector_type", text("linear"));
+    assert_eq!(read(std::slice::from_ref(&linear), "mm.0.weight").unwrap().aspect, Aspect::Square);
+    let pad = ("pumice.image_aspect_ratio", text("pad"));
+    assert_eq!(read(&[linear, pad], "mm.0.weight").unwrap().aspect, Aspect::Pad);
+    let e = read(&[("pumice.image_aspect_ratio", text("anyres"))], "mm.0.weight").unwrap_err();
+    assert!(e.starts_with("vision.gguf: key pumice.image_aspect_ratio: is \"anyres\""), "{e}");
+    let e = Preprocess::from_gguf(&vision(&[], "mm.0.weight")).unwrap_err().to_string();
+    assert!(e.contains("clip.vision.image_size"), "{e}");
 }

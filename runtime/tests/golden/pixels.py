@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Golden values of Pillow and of transformers' CLIPImageProcessor for src/pixels/tests.rs.
 
-Run with Pillow 13.0, transformers 5.23 and numpy:  python pixels.py [folder of photographs]
+Run with Pillow 10.2 (any up to 12: Pillow 13 resizes columns first where height - out_height > 2 * (width - out_width),
+which LLaVA never saw), transformers 5.23 and numpy:  python pixels.py [folder of photographs]
 Writes resize.txt (a hash per case), clip.txt (sampled values per case) and files/ (small encoded pictures and the RGB
 that `Image.open(f).convert("RGB")` gives for each).
 """
@@ -71,7 +72,7 @@ def clip(photographs):
     names = sorted(os.listdir(photographs)) if photographs else []
     photos = [(n, Image.open(os.path.join(photographs, n)).convert("RGB")) for n in names if n.endswith(".png")]
     made = [(f"{k}:{w}x{h}", Image.fromarray(synthetic(w, h, k))) for k, w, h in
-            [(0, 451, 300), (1, 300, 451), (2, 336, 336), (0, 337, 336), (0, 336, 339), (2, 1000, 35), (1, 13, 7), (0, 1, 90), (0, 5, 5)]]
+            [(0, 451, 300), (1, 300, 451), (2, 336, 336), (0, 337, 336), (0, 336, 339), (2, 1000, 35), (1, 13, 7), (0, 1, 90), (0, 5, 5), (0, 100, 800)]]
     with open(os.path.join(HERE, "clip.txt"), "w") as f:
         print("# picture aspect size fnv1a64-of-f32-bytes then 12 values at i * (3*size*size - 1) // 11", file=f)
         for name, im in made + photos:
