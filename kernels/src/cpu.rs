@@ -160,6 +160,17 @@ fn shape(what: &str, t: Tensor, rows: usize, cols: usize) {
     assert!(t.rows == rows && t.cols == cols, "{what} is {}×{}, must be {rows}×{cols}", t.rows, t.cols);
 }
 
+/// Panics unless `t` has `n` elements, in a column or in a row.
+#[track_caller]
+fn integers(what: &str, t: Tensor, n: usize) {
+    assert!(
+        t.rows * t.cols == n && (t.rows == 1 || t.cols == 1),
+        "{what} is {}×{}, must be {n}×1",
+        t.rows,
+        t.cols
+    );
+}
+
 /// Rows of `cols` elements that make a piece of work.
 fn rows_per_piece(cols: usize) -> usize {
     (GRAIN / cols.max(1)).max(1)
@@ -245,8 +256,8 @@ impl Backend for Cpu {
     }
 
     fn get_rows(&mut self, dst: Tensor, table: Tensor, ids: Tensor) {
-        shape("get_rows: ids", ids, 1, dst.rows);
-        shape("get_rows: dst", dst, ids.cols, table.cols);
+        integers("get_rows: ids", ids, dst.rows);
+        shape("get_rows: dst", dst, dst.rows, table.cols);
         self.with(dst, &[table, ids], |cpu, dst| {
             let (bytes, ids) = (cpu.bytes(table), cpu.i32(ids));
             let row_bytes = cpu.buffers[table.buffer as usize].row_bytes;
@@ -289,7 +300,7 @@ impl Backend for Cpu {
     }
 
     fn rope(&mut self, x: Tensor, positions: Tensor, inv_freq: Tensor, head_dim: usize) {
-        shape("rope: positions", positions, 1, x.rows);
+        integers("rope: positions", positions, x.rows);
         let pairs = inv_freq.cols;
         shape("rope: inv_freq", inv_freq, 1, pairs);
         assert!(
@@ -346,7 +357,7 @@ impl Backend for Cpu {
             k.cols
         );
         if let Some(positions) = positions {
-            shape("attention: positions", positions, 1, q.rows);
+            integers("attention: positions", positions, q.rows);
         }
         let group = q.cols / k.cols.max(1);
         self.with(dst, &[q, k, v, positions.unwrap_or(q)], |cpu, dst| {
