@@ -24,7 +24,7 @@ pub enum Error {
     },
     /// The disk (or the file system's limit on one file) ends before the output does.
     #[error(
-        "{}: no room: the file needs {needed} bytes and the disk took {written}; free space or write elsewhere ({source})",
+        "{}: no room: the file needs {needed} bytes and the disk was full after {written}; free space or write elsewhere ({source})",
         path.display()
     )]
     NoSpace {
@@ -32,7 +32,7 @@ pub enum Error {
         path: PathBuf,
         /// Bytes of the whole file.
         needed: u64,
-        /// Bytes written before the disk was full.
+        /// Bytes written before the disk was full; 0 where the whole could not be reserved.
         written: u64,
         /// The system's reason.
         source: io::Error,

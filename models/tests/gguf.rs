@@ -86,7 +86,7 @@ fn what_is_written_is_read_back() {
     let t = f.need_tensor("y.weight").unwrap();
     assert_eq!((t.cols(), t.rows(), t.elements(), t.dtype, t.bytes), (32, 2, 64, Some(DType::Q8_0), 68));
     assert_eq!(&f.bytes(t)[..], [[7u8; 34], [8; 34]].concat());
-    assert!(f.tensors().iter().all(|t| f.bytes(t).as_ptr().addr() % 16 == 0));
+    assert!(f.tensors().iter().all(|t| f.bytes(t).as_ptr().addr().is_multiple_of(16)));
     assert_eq!(f.path(), Path::new("sample.gguf"));
     assert_eq!(f.size(), sample().len() as u64);
 }

@@ -235,10 +235,11 @@ impl Write for OnDisk {
 
 impl Writer<OnDisk> {
     /// Starts the file at `path` and writes the header. An existing file stays as it is until [`Writer::finish`], and
-    /// is replaced then only if `overwrite`.
+    /// is replaced then only if `overwrite`. Where the system can, room for the whole file is reserved now.
     ///
     /// # Errors
-    /// The header is faulty, the target exists or is no regular file, or its folder cannot be written to.
+    /// The header is faulty, the target exists or is no regular file, its folder cannot be written to, or the disk has
+    /// no room.
     pub fn create(path: &Path, header: Header, overwrite: bool) -> Result<Self> {
         let layout = header.layout(path)?;
         match fs::metadata(path) {
@@ -265,6 +266,7 @@ impl Writer<OnDisk> {
         let file = builder
             .tempfile_in(folder)
             .map_err(|e| Error::io(path, "make a temporary file in its folder", e))?;
+        reserve(file.as_file(), layout.total).map_err(|e| full_or_io(path, layout.total, 0, e))?;
         let to = OnDisk { file: BufWriter::with_capacity(BUFFER, file), overwrite };
         Self::start(to, path, layout)
     }
@@ -373,15 +375,37 @@ impl<W: Write> Writer<W> {
     }
 }
 
-/// A failed write, told apart from a full disk, a quota and FAT32's 4 GiB.
-fn full_or_io(path: &Path, needed: u64, written: u64, source: io::Error) -> Error {
-    use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
-    match source.kind() {
-        StorageFull | QuotaExceeded | FileTooLarge => {
-            Error::NoSpace { path: path.into(), needed, written, source }
-        }
-        _ => Error::io(path, "write", source),
+/// Reserves `bytes` for `file`, so that a full disk shows before the work rather than after it. File systems that
+/// cannot reserve are left to show it late.
+#[cfg(target_os = "linux")]
+fn reserve(file: &fs::File, bytes: u64) -> io::Result<()> {
+    use rustix::fs::{FallocateFlags, fallocate};
+    match fallocate(file, FallocateFlags::empty(), 0, bytes).map_err(io::Error::from) {
+        Err(e) if is_full(&e) => Err(e),
+        _ => Ok(()),
     }
+}
+
+/// Elsewhere a full disk shows when it is full.
+#[cfg(not(target_os = "linux"))]
+fn reserve(_: &fs::File, _: u64) -> io::Result<()> {
+    Ok(())
+}
+
+/// Whether the disk is full, the quota used up, or a limit on one file (FAT32's 4 GiB) reached.
+fn is_full(e: &io::Error) -> bool {
+    matches!(
+        e.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
+    )
+}
+
+/// A failed write.
+fn full_or_io(path: &Path, needed: u64, written: u64, source: io::Error) -> Error {
+    if is_full(&source) {
+        return Error::NoSpace { path: path.into(), needed, written, source };
+    }
+    Error::io(path, "write", source)
 }
 
 #[cfg(test)]

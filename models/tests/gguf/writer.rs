@@ -223,6 +223,18 @@ fn places_that_cannot_be_written_are_refused() {
 }
 
 #[test]
+#[cfg(target_os = "linux")]
+fn a_file_that_no_disk_holds_is_refused_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut header = one_tensor();
+    // A pebibyte: past ext4's limit on one file, and past the space of any other system a test runs on.
+    header.tensor("v", &[1 << 48], DType::F32);
+    let e = Writer::create(&dir.path().join("out.gguf"), header, false).map(|_| ());
+    refused(e, &["out.gguf", "no room", "1125899906842"]);
+    assert!(names(dir.path()).is_empty());
+}
+
+#[test]
 #[cfg(unix)]
 fn the_file_has_the_permissions_of_any_new_file() {
     use std::os::unix::fs::PermissionsExt;
