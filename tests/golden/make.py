@@ -41,9 +41,10 @@ CHECKPOINTS = [
          text=dict(hidden_size=64, intermediate_size=160, num_hidden_layers=3, num_attention_heads=4,
                    num_key_value_heads=4, rms_norm_eps=1e-5, max_position_embeddings=4096)),
     dict(name="gqa", photo="photo-97x131.png", template="v1", dtype=torch.bfloat16, pad=True, projector=2,
-         vision=dict(hidden_size=96, intermediate_size=192, num_hidden_layers=4, num_attention_heads=3, image_size=70),
+         vision=dict(hidden_size=96, intermediate_size=192, num_hidden_layers=4, num_attention_heads=3, image_size=70,
+                     layer_norm_eps=2e-4),  # far from the usual, to see that they are read
          text=dict(hidden_size=128, intermediate_size=192, num_hidden_layers=3, num_attention_heads=4,
-                   num_key_value_heads=2, rms_norm_eps=1e-5, max_position_embeddings=1024, rope_theta=50000.0)),
+                   num_key_value_heads=2, rms_norm_eps=3e-4, max_position_embeddings=1024, rope_theta=50000.0)),
 ]
 QUESTION = "What is in the picture?"
 HUMAN = ("A chat between a curious human and an artificial intelligence assistant. "
