@@ -27,9 +27,9 @@ use super::{Isa, pool::Pool};
 use crate::DType;
 
 pub(crate) use float::{FloatIsa, FloatTile, Plain, SPAN, convert};
-pub(crate) use int8::{ActSlab, Int8Isa, Rows, Tile, widen};
+pub(crate) use int8::{ActSlab, Int8Isa, Tile, widen};
 pub(crate) use pack::{Record, pack};
-pub(crate) use unpack::{SLAB, Scales, Unpack};
+pub(crate) use unpack::{IQ4, SLAB, Scales, Unpack};
 
 use unpack::half;
 
@@ -130,6 +130,11 @@ impl<'a> Weights<'a> {
         self.rows
     }
 
+    /// Bytes of a row.
+    pub(crate) fn row_bytes(&self) -> usize {
+        self.row_bytes
+    }
+
     /// Row `row`.
     #[inline(always)]
     pub(crate) fn row(&self, row: usize) -> &'a [u8] {
@@ -197,6 +202,11 @@ fn dispatch<I: Int8Isa + FloatIsa>(isa: I, pool: &Pool, scratch: &mut Scratch, p
         DType::IQ4_XS => int8::product::<I, unpack::IQ4_XS>(isa, pool, scratch, p),
         DType::I32 => panic!("I32 is no weight type"),
     }
+}
+
+/// Slabs of columns, of `chunk` at PASS tokens, whose packed activations stay in the second cache.
+fn chunk_of(chunk: usize, n: usize) -> usize {
+    chunk * PASS / n
 }
 
 /// Tokens per pass: PASS at most, the passes alike, whole groups of `group`.

@@ -68,6 +68,10 @@ impl Int8Isa for Avx512 {
         unsafe { widen::widen::<F>(tile, w, first, slab) }
     }
 
+    fn prefetch<F: Unpack>(self, w: Weights<'_>, first: usize, slab: usize) {
+        widen::prefetch::<F>(w, first, slab);
+    }
+
     fn pack<F: Unpack>(self, x: &[f32], k: usize, cols: usize, tokens: usize, record: &mut [i32]) {
         // SAFETY: the proof.
         unsafe { pack_avx512::<F>(x, k, cols, tokens, record) }
@@ -111,6 +115,10 @@ impl Int8Isa for Avx2 {
     fn widen<F: Unpack>(self, tile: &mut Tile, w: Weights<'_>, first: usize, slab: usize) {
         // SAFETY: the proof.
         unsafe { avx2::widen::<F>(tile, w, first, slab) }
+    }
+
+    fn prefetch<F: Unpack>(self, w: Weights<'_>, first: usize, slab: usize) {
+        widen::prefetch::<F>(w, first, slab);
     }
 
     fn pack<F: Unpack>(self, x: &[f32], k: usize, cols: usize, tokens: usize, record: &mut [i32]) {

@@ -2,7 +2,9 @@
 //!
 //! The loops of [`super::int8`] over a tile of f32: [`SPAN`] columns of a panel, converted once. k is any number.
 
-use super::{PANEL, Product, Scratch, Weights, dot_rows, half, pass_tokens, piece_rows, store, with_scratch};
+use super::{
+    PANEL, Product, Scratch, Weights, chunk_of, dot_rows, half, pass_tokens, piece_rows, store, with_scratch,
+};
 use crate::cpu::pool::Pool;
 
 /// Columns of a tile: 16 KB, a third of the smallest first cache among the x86 that matter, so that activations fit beside it.
@@ -127,9 +129,10 @@ fn pass<I: FloatIsa, F: Plain>(isa: I, pool: &Pool, scratch: &mut Scratch, w: We
         with_scratch::<f32>(&scratch.threads[thread], panels * n * PANEL, |c| {
             c.fill(0.0);
             let mut tile = FloatTile([[0.0; PANEL]; SPAN]);
-            for chunk in (0..spans).step_by(CHUNK) {
+            let chunk = chunk_of(CHUNK, n);
+            for start in (0..spans).step_by(chunk) {
                 for (panel, c) in c.chunks_exact_mut(n * PANEL).enumerate() {
-                    for span in chunk..spans.min(chunk + CHUNK) {
+                    for span in start..spans.min(start + chunk) {
                         isa.convert::<F>(&mut tile, w, out.first_col() + panel * PANEL, span * SPAN);
                         let cols = SPAN.min(k - span * SPAN);
                         let groups = packed[span * n * SPAN..][..n * SPAN].chunks(I::TOKENS * SPAN);

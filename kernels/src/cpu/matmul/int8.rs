@@ -7,8 +7,8 @@
 //! are faster than one.
 
 use super::{
-    PANEL, Product, Record, SLAB, Scales, Scratch, Unpack, Weights, dot_rows, pass_tokens, piece_rows, store,
-    with_scratch,
+    PANEL, Product, Record, SLAB, Scales, Scratch, Unpack, Weights, chunk_of, dot_rows, pass_tokens,
+    piece_rows, store, with_scratch,
 };
 use crate::{cpu::pool::Pool, quant::ActBlock};
 
@@ -53,6 +53,9 @@ pub(crate) trait Int8Isa: Copy + Sync {
     /// Widens slab `slab` of the rows from `first` on; rows past the end get scales of 0.
     fn widen<F: Unpack>(self, tile: &mut Tile, w: Weights<'_>, first: usize, slab: usize);
 
+    /// Fetches what [`Int8Isa::widen`] will read.
+    fn prefetch<F: Unpack>(self, w: Weights<'_>, first: usize, slab: usize);
+
     /// Packs a record; see [`super::pack()`].
     fn pack<F: Unpack>(self, x: &[f32], k: usize, cols: usize, tokens: usize, record: &mut [i32]);
 
@@ -63,46 +66,25 @@ pub(crate) trait Int8Isa: Copy + Sync {
     fn dots<F: Unpack>(self, w: Weights<'_>, first: usize, x: &[ActSlab], out: &mut [f32]);
 }
 
-/// [`Int8Isa::widen`] in plain Rust, to be inlined where vectors are enabled. Rows are unpacked one by one;
-/// `transpose` brings [row][64] dwords to [64][row].
+/// [`Int8Isa::widen`] in plain Rust, to be inlined where vectors are enabled: row by row, then transposed by dwords.
 #[inline(always)]
-pub(crate) fn widen<F: Unpack>(
-    tile: &mut Tile,
-    w: Weights<'_>,
-    first: usize,
-    slab: usize,
-    transpose: impl Fn(&Rows, &mut Tile),
-) {
+pub(crate) fn widen<F: Unpack>(tile: &mut Tile, w: Weights<'_>, first: usize, slab: usize) {
     let bytes = SLAB / F::DTYPE.block_len() * F::DTYPE.block_bytes();
-    let mut rows = Rows([[0; SLAB]; PANEL]);
+    let mut u = [0; SLAB];
     for r in 0..PANEL {
         let mut s = Scales::default();
         if first + r < w.rows() {
-            F::unpack(w.part(first + r, slab * bytes, bytes), &mut rows.0[r], &mut s);
+            F::unpack(w.part(first + r, slab * bytes, bytes), &mut u, &mut s);
         }
-        for g in 0..SLAB / F::GROUP {
-            tile.a[g][r] = s.a[g];
+        for (u, out) in u.as_chunks::<4>().0.iter().zip(&mut tile.u) {
+            out[r] = *u;
+        }
+        for (a, out) in s.a.iter().zip(&mut tile.a).take(SLAB / F::GROUP) {
+            out[r] = *a;
         }
         if F::MIN {
-            for g in 0..8 {
-                tile.c[g][r] = s.c[g];
-            }
-        }
-    }
-    transpose(&rows, tile);
-}
-
-/// A panel's bytes by rows.
-#[repr(C, align(64))]
-pub(crate) struct Rows(pub(crate) [[u8; SLAB]; PANEL]);
-
-impl Rows {
-    /// Transposes dwords into `tile`.
-    #[inline(always)]
-    pub(crate) fn transpose(&self, tile: &mut Tile) {
-        for (r, row) in self.0.iter().enumerate() {
-            for (k4, u) in row.as_chunks::<4>().0.iter().enumerate() {
-                tile.u[k4][r] = *u;
+            for (c, out) in s.c.iter().zip(&mut tile.c) {
+                out[r] = *c;
             }
         }
     }
@@ -140,10 +122,17 @@ fn pass<I: Int8Isa, F: Unpack>(isa: I, pool: &Pool, scratch: &mut Scratch, w: We
         with_scratch::<f32>(&scratch.threads[thread], panels * n * PANEL, |c| {
             c.fill(0.0);
             let mut tile = Tile::ZERO;
-            for chunk in (0..slabs).step_by(CHUNK) {
+            let chunk = chunk_of(CHUNK, n);
+            let first = |panel: usize| out.first_col() + panel * PANEL;
+            for start in (0..slabs).step_by(chunk) {
+                let end = slabs.min(start + chunk);
                 for (panel, c) in c.chunks_exact_mut(n * PANEL).enumerate() {
-                    for slab in chunk..slabs.min(chunk + CHUNK) {
-                        isa.widen::<F>(&mut tile, w, out.first_col() + panel * PANEL, slab);
+                    for slab in start..end {
+                        isa.widen::<F>(&mut tile, w, first(panel), slab);
+                        match slab + 1 < end {
+                            true => isa.prefetch::<F>(w, first(panel), slab + 1),
+                            false => isa.prefetch::<F>(w, first(panel + 1), start),
+                        }
                         let blocks = (k - slab * SLAB).min(SLAB) / ActBlock::LEN;
                         let records = packed[slab * n * len..][..n * len].chunks(I::TOKENS * len);
                         for (record, c) in records.zip(c.chunks_mut(I::TOKENS * PANEL)) {

@@ -14,7 +14,7 @@ pub(super) const TOKENS: usize = 2;
 /// Widens slab `slab` of the rows from `first` on.
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) fn widen<F: Unpack>(tile: &mut Tile, w: Weights<'_>, first: usize, slab: usize) {
-    by_rows::<F>(tile, w, first, slab, |rows, tile| rows.transpose(tile));
+    by_rows::<F>(tile, w, first, slab);
 }
 
 /// Steps of four columns whose products fit 16 bits: 2·(2^BITS − 1)·127·steps < 2^15.
