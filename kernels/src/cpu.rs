@@ -10,8 +10,8 @@ mod cores;
 pub mod isa;
 mod matmul;
 pub mod pool;
-mod rows;
 pub(crate) mod scalar;
+mod simd;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
@@ -23,7 +23,12 @@ use buffer::{Buffer, Data};
 use matmul::Product;
 use pool::Pool;
 use scalar::HeadRows;
-use std::sync::{Mutex, PoisonError};
+use simd::{
+    Job,
+    attention::{FEW_ROWS, HEADS, Heads, QUERIES, Queries, SCRATCH},
+    rows::{Add, GeluOf, LayerNorm, RmsNorm, Rope, SwiGlu},
+};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Elements of an elementwise op that are worth a thread of their own: some 3 µs of work, three times what it costs to
 /// hand out a piece.
@@ -46,8 +51,8 @@ pub struct Cpu {
     buffers: Vec<Buffer>,
     pool: Pool,
     isa: Isa,
-    /// A row of f32 for each thread, as long as the longest row loaded or allocated.
-    rows: Vec<Mutex<Vec<f32>>>,
+    /// [`SCRATCH`] floats for each thread: the tiles of attention.
+    tiles: Vec<Mutex<Data>>,
     /// (cos, sin) of RoPE's angles: [positions, r/2].
     turns: Vec<[f32; 2]>,
     /// What products need.
@@ -59,10 +64,10 @@ impl Cpu {
     pub fn new(options: CpuOptions) -> Self {
         let threads = if options.threads == 0 { physical_cores() } else { options.threads };
         let pool = Pool::new(threads);
-        let rows = (0..pool.threads()).map(|_| Mutex::new(Vec::new())).collect();
+        let tiles = (0..pool.threads()).map(|_| Mutex::new(Data::default())).collect();
         let isa = options.isa.filter(|isa| isa.is_available()).unwrap_or_else(Isa::best);
         let products = matmul::Scratch::new(pool.threads());
-        Self { buffers: Vec::new(), pool, isa, rows, turns: Vec::new(), products }
+        Self { buffers: Vec::new(), pool, isa, tiles, turns: Vec::new(), products }
     }
 
     /// Threads that compute, the caller among them.
@@ -87,26 +92,22 @@ impl Cpu {
 
     /// Makes the scratch large enough for ops on a matrix of this shape.
     fn reserve(&mut self, rows: usize, cols: usize, dtype: DType) -> Result<()> {
-        let mut grown = self.rows.iter_mut().try_for_each(|row| {
-            let row = row.get_mut().unwrap_or_else(PoisonError::into_inner);
-            let more = cols.max(MAX_HEAD_DIM).saturating_sub(row.len());
-            row.try_reserve_exact(more).map(|()| row.resize(row.len() + more, 0.0))
-        });
-        if dtype == DType::I32 {
-            // It may hold positions: one row of turns each.
-            let more = (rows * cols * MAX_HEAD_DIM / 2).saturating_sub(self.turns.len());
-            grown = grown.and_then(|()| self.turns.try_reserve_exact(more));
+        let bytes = SCRATCH * size_of::<f32>();
+        for thread in 0..self.tiles.len() {
+            if hold(&self.tiles[thread]).bytes().is_empty() {
+                let tile = Data::zeroed(bytes).ok_or_else(|| self.out_of_memory(bytes, rows, cols, dtype))?;
+                *hold(&self.tiles[thread]) = tile;
+            }
         }
+        // It may hold positions: one row of turns each.
+        let turns = if dtype == DType::I32 { rows * cols * MAX_HEAD_DIM / 2 } else { 0 };
+        let more = turns.saturating_sub(self.turns.len());
+        let mut grown = self.turns.try_reserve_exact(more);
         if dtype == DType::F32 {
             // It may hold the activations of a product.
             grown = grown.and_then(|()| self.products.reserve(rows, cols));
         }
         grown.map_err(|_| self.out_of_memory(0, rows, cols, dtype))
-    }
-
-    /// The row of scratch of thread `thread`.
-    fn row(&self, thread: usize) -> std::sync::MutexGuard<'_, Vec<f32>> {
-        self.rows[thread].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The bytes of `t`.
@@ -152,6 +153,11 @@ impl Cpu {
         }
         self.with_bytes(dst, |cpu, bytes| f(cpu, bytemuck::cast_slice_mut(bytes)))
     }
+}
+
+/// A thread's scratch. It is that thread's own, so nobody waits, and a panic leaves nothing in it that matters.
+fn hold(scratch: &Mutex<Data>) -> MutexGuard<'_, Data> {
+    scratch.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Panics unless `t` is [rows, cols].
@@ -280,7 +286,7 @@ impl Backend for Cpu {
             let (k, isa, xs, weight) = (x.cols, cpu.isa, cpu.f32(x), cpu.f32(weight));
             cpu.pool.tiles(dst, k, (rows_per_piece(k), k), &|_, mut tile| {
                 let x = &xs[tile.first_row() * k..][..tile.rows() * k];
-                rows::rms_norm(isa, tile.whole_rows(), x, weight, eps);
+                RmsNorm { dst: tile.whole_rows(), x, weight, eps }.run(isa);
             });
         });
     }
@@ -294,7 +300,7 @@ impl Backend for Cpu {
             let (xs, weight, bias) = (cpu.f32(x), cpu.f32(weight), cpu.f32(bias));
             cpu.pool.tiles(dst, k, (rows_per_piece(k), k), &|_, mut tile| {
                 let x = &xs[tile.first_row() * k..][..tile.rows() * k];
-                rows::layer_norm(isa, tile.whole_rows(), x, weight, bias, eps);
+                LayerNorm { dst: tile.whole_rows(), x, weight, bias, eps }.run(isa);
             });
         });
     }
@@ -327,7 +333,7 @@ impl Backend for Cpu {
             cpu.pool.tiles(xs, x.cols, (rows_per_piece(x.cols), x.cols), &|_, mut tile| {
                 for r in 0..tile.rows() {
                     let turns = &turns[(tile.first_row() + r) * pairs..][..pairs];
-                    rows::rope(isa, tile.row(r), turns, head_dim);
+                    Rope { row: tile.row(r), turns, head_dim }.run(isa);
                 }
             });
             cpu.turns = turns;
@@ -345,6 +351,7 @@ impl Backend for Cpu {
     ) {
         shape("attention: dst", dst, q.rows, q.cols);
         shape("attention: v", v, k.rows, k.cols);
+        assert_eq!(k.dtype, v.dtype, "attention: the types of k and v");
         assert!(
             (1..=MAX_HEAD_DIM).contains(&head_dim)
                 && q.cols.is_multiple_of(head_dim)
@@ -368,23 +375,36 @@ impl Backend for Cpu {
                 let stride = cpu.buffers[t.buffer as usize].row_bytes;
                 HeadRows { bytes: cpu.bytes(t), dtype: t.dtype, stride, offset: head / group * width, width }
             };
-            cpu.pool.tiles(dst, q.cols, (1, head_dim), &|thread, mut tile| {
-                let (row, first) = (tile.first_row(), tile.first_col());
-                let keys = positions.map_or(k.rows, |p| {
-                    let keys = usize::try_from(p[row]).ok().map(|p| p + 1).filter(|keys| *keys <= k.rows);
-                    keys.unwrap_or_else(|| panic!("attention: position {} of {} keys", p[row], k.rows))
+            let keys = |row: usize| match positions {
+                None => k.rows,
+                Some(p) => usize::try_from(p[row])
+                    .ok()
+                    .filter(|at| *at < k.rows)
+                    .map_or_else(|| panic!("attention: position {} of {} keys", p[row], k.rows), |at| at + 1),
+            };
+            if q.rows <= FEW_ROWS {
+                cpu.pool.tiles(dst, q.cols, (1, HEADS * head_dim), &|thread, mut tile| {
+                    let (row, col) = (tile.first_row(), tile.first_col());
+                    let head = |i: usize| col / head_dim + i;
+                    let kv: [_; HEADS] = std::array::from_fn(|i| {
+                        let head = head(i).min(q.cols / head_dim - 1);
+                        (cache(k, head), cache(v, head))
+                    });
+                    let (kv, q) = (&kv[..tile.cols() / head_dim], &qs[row * q.cols + col..][..tile.cols()]);
+                    let mut scratch = hold(&cpu.tiles[thread]);
+                    let scratch = &mut scratch.f32_mut()[..SCRATCH];
+                    Heads { out: tile.row(0), q, d: head_dim, kv, keys: keys(row), scratch }.run(cpu.isa);
                 });
-                let head = first / head_dim;
-                let q = &qs[row * q.cols + first..][..head_dim];
-                let mut scratch = cpu.row(thread);
-                scalar::attention(
-                    tile.row(0),
-                    q,
-                    cache(k, head),
-                    cache(v, head),
-                    keys,
-                    &mut scratch[..head_dim],
-                );
+                return;
+            }
+            cpu.pool.tiles(dst, q.cols, (QUERIES, head_dim), &|thread, tile| {
+                let head = tile.first_col() / head_dim;
+                let limits: [usize; QUERIES] =
+                    std::array::from_fn(|r| if r < tile.rows() { keys(tile.first_row() + r) } else { 1 });
+                let (k, v, limits) = (cache(k, head), cache(v, head), &limits[..tile.rows()]);
+                let mut scratch = hold(&cpu.tiles[thread]);
+                let scratch = &mut scratch.f32_mut()[..SCRATCH];
+                Queries { out: tile, q: qs, cols: q.cols, k, v, limits, scratch }.run(cpu.isa);
             });
         });
     }
@@ -395,7 +415,7 @@ impl Backend for Cpu {
             let (isa, up, len) = (cpu.isa, cpu.f32(up), gate.len());
             cpu.pool.tiles(gate, len, (1, GRAIN), &|_, mut tile| {
                 let up = &up[tile.first_col()..][..tile.cols()];
-                rows::swiglu(isa, tile.row(0), up);
+                SwiGlu { gate: tile.row(0), up }.run(isa);
             });
         });
     }
@@ -403,7 +423,7 @@ impl Backend for Cpu {
     fn gelu(&mut self, x: Tensor, kind: Gelu) {
         self.with(x, &[], |cpu, x| {
             let (isa, len) = (cpu.isa, x.len());
-            cpu.pool.tiles(x, len, (1, GRAIN), &|_, mut tile| rows::gelu(isa, tile.row(0), kind));
+            cpu.pool.tiles(x, len, (1, GRAIN), &|_, mut tile| GeluOf { x: tile.row(0), kind }.run(isa));
         });
     }
 
@@ -415,7 +435,7 @@ impl Backend for Cpu {
             cpu.pool.tiles(dst, k, (rows_per_piece(k), k), &|_, mut tile| {
                 for r in 0..tile.rows() {
                     let x = &x[if once { 0 } else { (tile.first_row() + r) * k }..][..k];
-                    rows::add(isa, tile.row(r), x);
+                    Add { dst: tile.row(r), x }.run(isa);
                 }
             });
         });
@@ -432,14 +452,13 @@ impl Backend for Cpu {
         assert_ne!(dst.buffer, x.buffer, "copy within one buffer, {x:?} to {dst:?}");
         let row_bytes = self.buffers[dst.buffer as usize].row_bytes;
         self.with_bytes(dst, |cpu, bytes| {
-            let isa = cpu.isa;
             if x.dtype == dst.dtype {
                 return bytes.copy_from_slice(cpu.bytes(x));
             }
             let xs = cpu.f32(x);
             cpu.pool.tiles(bytes, row_bytes, (rows_per_piece(x.cols), row_bytes), &|_, mut tile| {
                 let x = &xs[tile.first_row() * dst.cols..][..tile.rows() * dst.cols];
-                rows::convert(isa, dst.dtype, dst.cols, tile.whole_rows(), x);
+                quant::quantize(dst.dtype, dst.cols, x, tile.whole_rows(), None);
             });
         });
     }

@@ -53,6 +53,12 @@ impl Data {
             Data::Shared(_) => panic!("a weight is read-only"),
         }
     }
+
+    /// The bytes for writing, as floats.
+    #[track_caller]
+    pub(super) fn f32_mut(&mut self) -> &mut [f32] {
+        bytemuck::cast_slice_mut(self.bytes_mut())
+    }
 }
 
 impl Buffer {
