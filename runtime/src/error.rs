@@ -77,6 +77,14 @@ pub enum Error {
         /// What is wrong and what to do.
         what: String,
     },
+    /// A vocabulary that cannot be used.
+    #[error("{name}: vocabulary: {what}")]
+    Vocabulary {
+        /// The file.
+        name: String,
+        /// What is wrong and what to do.
+        what: String,
+    },
     /// The model's file, or running the model.
     #[error(transparent)]
     Model(#[from] pumice_models::Error),

@@ -7,5 +7,8 @@
 
 pub mod error;
 pub mod pixels;
+pub mod vocab;
 
 pub use error::{Error, Result};
+pub use pixels::{Picture, Preprocess};
+pub use vocab::{Detokenizer, Vocabulary};
