@@ -28,6 +28,8 @@ use crate::DType;
 
 pub(crate) use float::{FloatIsa, FloatTile, Plain, SPAN, convert};
 pub(crate) use int8::{ActSlab, Int8Isa, Tile, widen};
+#[cfg(test)]
+use pack::quantize;
 pub(crate) use pack::{Record, pack};
 pub(crate) use unpack::{IQ4, SLAB, Scales, Unpack};
 

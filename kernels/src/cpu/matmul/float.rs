@@ -5,7 +5,7 @@
 use super::{
     PANEL, Product, Scratch, Weights, chunk_of, dot_rows, half, pass_tokens, piece_rows, store, with_scratch,
 };
-use crate::cpu::pool::Pool;
+use crate::{DType, cpu::pool::Pool};
 
 /// Columns of a tile: 16 KB, a third of the smallest first cache among the x86 that matter, so that activations fit beside it.
 pub(crate) const SPAN: usize = 128;
@@ -19,6 +19,8 @@ pub(crate) struct FloatTile(pub(crate) [[f32; PANEL]; SPAN]);
 
 /// A weight format that is a plain number.
 pub(crate) trait Plain {
+    /// The format.
+    const DTYPE: DType;
     /// Its bytes.
     type Bytes: bytemuck::Pod + AsRef<[u8]>;
     /// Its value.
@@ -27,6 +29,7 @@ pub(crate) trait Plain {
 
 pub(crate) struct F32;
 impl Plain for F32 {
+    const DTYPE: DType = DType::F32;
     type Bytes = [u8; 4];
     #[inline(always)]
     fn get(bytes: [u8; 4]) -> f32 {
@@ -36,6 +39,7 @@ impl Plain for F32 {
 
 pub(crate) struct F16;
 impl Plain for F16 {
+    const DTYPE: DType = DType::F16;
     type Bytes = [u8; 2];
     #[inline(always)]
     fn get(bytes: [u8; 2]) -> f32 {
@@ -45,6 +49,7 @@ impl Plain for F16 {
 
 pub(crate) struct BF16;
 impl Plain for BF16 {
+    const DTYPE: DType = DType::BF16;
     type Bytes = [u8; 2];
     #[inline(always)]
     fn get(bytes: [u8; 2]) -> f32 {

@@ -148,38 +148,18 @@ fn several_passes_and_pieces() {
 }
 
 #[test]
-#[ignore = "timing"]
-fn timing() {
-    let mut rng = Rng(3);
-    for dtype in weight_types() {
-        for isa in Isa::available().into_iter().skip(1) {
-            for n in [1usize, 4, 512] {
-                let (k, m) = if n == 1 { (4096, 32768) } else { (4096, 4096) };
-                let case = Case { dtype, n, k, m, threads: 1, bias: false };
-                let row = weights(dtype, 64, k, &mut rng);
-                let w = row.repeat(m / 64);
-                let x: Vec<f32> = (0..n * k).map(|_| rng.float()).collect();
-                let pool = Pool::new(1);
-                let mut scratch = Scratch::new(1);
-                let mut out = vec![0.0; n * m];
-                let mut best = f64::MAX;
-                for _ in 0..4 {
-                    let t = std::time::Instant::now();
-                    matmul(
-                        isa,
-                        &pool,
-                        &mut scratch,
-                        Product { out: &mut out, x: &x, w: &w, bias: None, dtype, n, k, m },
-                    );
-                    best = best.min(t.elapsed().as_secs_f64());
-                }
-                let _ = &case;
-                println!(
-                    "{dtype:6} {isa:12} n={n:4}: {:.3} TOP/s {:.1} GB/s",
-                    2e-12 * (n * k * m) as f64 / best,
-                    1e-9 * w.len() as f64 / best
-                );
-            }
-        }
+fn activations_round_as_specified() {
+    let mut rng = Rng(4);
+    let mut blocks: Vec<[f32; 32]> = (0..1000).map(|_| std::array::from_fn(|_| rng.float())).collect();
+    blocks.push([0.0; 32]);
+    // Ties: amax 127 makes the codes the numbers themselves.
+    blocks.push(std::array::from_fn(|i| if i == 0 { 127.0 } else { i as f32 - 15.5 }));
+    for odd in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 1e-38, 1e-45, f32::MAX] {
+        blocks.push(std::array::from_fn(|i| if i == 7 { odd } else { 0.0 }));
+    }
+    for x in blocks {
+        let (got, expected) = (quantize(&x), quant::ActBlock::new(&x));
+        assert_eq!((got.q, got.sum), (expected.q, expected.sum), "{x:?}");
+        assert_eq!(got.d.to_bits(), expected.d.to_bits(), "{x:?}");
     }
 }

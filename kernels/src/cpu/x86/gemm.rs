@@ -81,6 +81,7 @@ unsafe fn kernel<const T: usize, const GROUP: usize, const MIN: bool>(
         let u = tile.u.as_ptr().cast::<i32>();
         for group in 0..blocks * (32 / GROUP) {
             let block = group * GROUP / 32;
+            prefetch::<T, GROUP>(record, c, group);
             let mut acc = [[_mm512_setzero_si512(); 2]; T];
             if !MIN {
                 for (i, acc) in acc.iter_mut().enumerate() {
@@ -118,4 +119,19 @@ unsafe fn kernel<const T: usize, const GROUP: usize, const MIN: bool>(
             _mm512_storeu_ps(c.add(i * PANEL + 16), sum[1]);
         }
     }
+}
+
+/// Fetches a part of the next record and of the next sums, which lie behind these, into the first cache.
+#[inline(always)]
+fn prefetch<const T: usize, const GROUP: usize>(record: *const i32, c: *const f32, group: usize) {
+    let groups = 256 / GROUP;
+    let fetch = |first: *const u8, bytes: usize| {
+        for line in 0..bytes.div_ceil(groups * 64) {
+            let at = first.wrapping_add(bytes + (group * bytes / groups & !63) + 64 * line);
+            // SAFETY: SSE is part of x86-64, and a prefetch of any address is harmless.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) };
+        }
+    };
+    fetch(record.cast(), T * Record::len(GROUP) * 4);
+    fetch(c.cast(), T * PANEL * 4);
 }

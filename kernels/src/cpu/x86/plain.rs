@@ -6,17 +6,86 @@
 use std::arch::x86_64::*;
 
 use super::gemv::prefetch;
-use crate::cpu::matmul::{FloatTile, PANEL, Plain, Weights, convert};
+use crate::{
+    DType,
+    cpu::matmul::{FloatTile, PANEL, Plain, SPAN, Weights, convert},
+};
 
 /// Tokens that the kernel of AVX-512 takes at once.
 pub(super) const TOKENS: usize = 12;
 /// Tokens that the kernel of AVX2 takes at once.
 pub(super) const TOKENS_AVX2: usize = 3;
 
-/// Converts a span of the rows from `first` on.
+/// Up to 16 weights as f32, the first `cols` of them from `p`, then zeros.
+///
+/// # Safety
+/// `cols` weights are readable at `p`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+unsafe fn load<F: Plain>(p: *const u8, cols: usize) -> __m512 {
+    let mask = if cols < 16 { (1 << cols) - 1 } else { u16::MAX };
+    // SAFETY: masked loads touch only what the mask names.
+    unsafe {
+        match F::DTYPE {
+            DType::F16 => _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(mask, p.cast())),
+            DType::BF16 => {
+                let bits = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, p.cast()));
+                _mm512_castsi512_ps(_mm512_slli_epi32::<16>(bits))
+            }
+            _ => _mm512_maskz_loadu_ps(mask, p.cast()),
+        }
+    }
+}
+
+/// Converts a span of the rows from `first` on, 16 × 16 weights at a time.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
 pub(super) fn convert_avx512<F: Plain>(tile: &mut FloatTile, w: Weights<'_>, first: usize, col: usize) {
-    convert::<F>(tile, w, first, col);
+    let size = size_of::<F::Bytes>();
+    let cols = w.part(0, col * size, SPAN * size).len() / size;
+    for lane in [0, 16] {
+        for at in (0..cols).step_by(16) {
+            let mut rows = [_mm512_setzero_ps(); 16];
+            for (r, row) in rows.iter_mut().enumerate().take(w.rows().saturating_sub(first + lane)) {
+                let part = w.part(first + lane + r, (col + at) * size, 16 * size);
+                // SAFETY: the slice holds them.
+                *row = unsafe { load::<F>(part.as_ptr(), part.len() / size) };
+            }
+            for (out, column) in tile.0[at..].iter_mut().zip(transpose(rows)) {
+                // SAFETY: 16 of 32 floats, from 0 or 16 on.
+                unsafe { _mm512_storeu_ps(out.as_mut_ptr().add(lane), column) };
+            }
+        }
+    }
+}
+
+/// Rows to columns.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+fn transpose(rows: [__m512; 16]) -> [__m512; 16] {
+    // 4 × 4 within the quarters of four rows: t[4i + j] holds columns j, 4 + j, 8 + j, 12 + j of rows 4i...
+    let mut t = [_mm512_setzero_ps(); 16];
+    for i in 0..4 {
+        let [a, b, c, d] = [rows[4 * i], rows[4 * i + 1], rows[4 * i + 2], rows[4 * i + 3]];
+        let pd = |v: __m512| _mm512_castps_pd(v);
+        let (ab0, ab1) = (pd(_mm512_unpacklo_ps(a, b)), pd(_mm512_unpackhi_ps(a, b)));
+        let (cd0, cd1) = (pd(_mm512_unpacklo_ps(c, d)), pd(_mm512_unpackhi_ps(c, d)));
+        t[4 * i] = _mm512_castpd_ps(_mm512_unpacklo_pd(ab0, cd0));
+        t[4 * i + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(ab0, cd0));
+        t[4 * i + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(ab1, cd1));
+        t[4 * i + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(ab1, cd1));
+    }
+    // Then 4 × 4 of the quarters.
+    let mut columns = [_mm512_setzero_ps(); 16];
+    for j in 0..4 {
+        let [a, b, c, d] = [t[j], t[4 + j], t[8 + j], t[12 + j]];
+        let (ab0, ab1) = (_mm512_shuffle_f32x4::<0x44>(a, b), _mm512_shuffle_f32x4::<0xee>(a, b));
+        let (cd0, cd1) = (_mm512_shuffle_f32x4::<0x44>(c, d), _mm512_shuffle_f32x4::<0xee>(c, d));
+        columns[j] = _mm512_shuffle_f32x4::<0x88>(ab0, cd0);
+        columns[4 + j] = _mm512_shuffle_f32x4::<0xdd>(ab0, cd0);
+        columns[8 + j] = _mm512_shuffle_f32x4::<0x88>(ab1, cd1);
+        columns[12 + j] = _mm512_shuffle_f32x4::<0xdd>(ab1, cd1);
+    }
+    columns
 }
 
 /// Converts a span of the rows from `first` on.
@@ -132,12 +201,42 @@ unsafe fn kernel_avx2<const T: usize>(tile: &FloatTile, x: *const f32, c: *mut f
     }
 }
 
-/// out[i] = row `first` + i times x.
+/// out[i] = row `first` + i times x. Two rows at a time, half the rows apart: two streams of memory.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
 pub(super) fn dots_avx512<F: Plain>(w: Weights<'_>, first: usize, x: &[f32], out: &mut [f32]) {
-    for (i, out) in out.iter_mut().enumerate() {
-        *out = dot::<F>(w.row(first + i), x);
+    let far = out.len() / 2;
+    let (near, rest) = out.split_at_mut(far);
+    for (i, out) in near.iter_mut().enumerate() {
+        [*out, rest[i]] = dot_avx512::<F, 2>([w.row(first + i), w.row(first + far + i)], x);
     }
+    if let Some(out) = rest.get_mut(far) {
+        [*out] = dot_avx512::<F, 1>([w.row(first + 2 * far)], x);
+    }
+}
+
+/// Rows times x, in four sums of 16 each.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+fn dot_avx512<F: Plain, const R: usize>(rows: [&[u8]; R], x: &[f32]) -> [f32; R] {
+    let size = size_of::<F::Bytes>();
+    let mut sums = [[_mm512_setzero_ps(); 4]; R];
+    for (i, x) in x.chunks(64).enumerate() {
+        for r in 0..R {
+            let part = &rows[r][64 * i * size..(64 * i + x.len()) * size];
+            prefetch(part);
+            for (j, sum) in sums[r].iter_mut().enumerate() {
+                let cols = x.len().saturating_sub(16 * j).min(16);
+                let mask = if cols < 16 { (1 << cols) - 1 } else { u16::MAX };
+                // SAFETY: `cols` of both from 16·j on; masked loads touch only what the mask names.
+                unsafe {
+                    let w = load::<F>(part.as_ptr().wrapping_add(16 * j * size), cols);
+                    let x = _mm512_maskz_loadu_ps(mask, x.as_ptr().wrapping_add(16 * j));
+                    *sum = _mm512_fmadd_ps(w, x, *sum);
+                }
+            }
+        }
+    }
+    sums.map(|[a, b, c, d]| _mm512_reduce_add_ps(_mm512_add_ps(_mm512_add_ps(a, b), _mm512_add_ps(c, d))))
 }
 
 /// out[i] = row `first` + i times x.
