@@ -144,9 +144,13 @@ proptest! {
     fn blocks_do_not_depend_on_neighbours(x in numbers(), w in prop::collection::vec(0.0f32..4.0, 256)) {
         for dtype in BLOCKS {
             let n = dtype.block_len();
-            let together = quantize(dtype, 256, &x, None);
-            let apart: Vec<u8> = x.chunks(n).flat_map(|x| quantize(dtype, n, x, None)).collect();
-            prop_assert_eq!(&together, &apart, "{}", dtype);
+            for importance in [None, Some(w.as_slice())] {
+                let together = quantize(dtype, 256, &x, importance);
+                let apart = (0..256).step_by(n).flat_map(|i| {
+                    quantize(dtype, n, &x[i..i + n], importance.map(|w| &w[i..i + n]))
+                });
+                prop_assert_eq!(&together, &apart.collect::<Vec<u8>>(), "{}", dtype);
+            }
             // Two rows meet the same importances.
             let rows = quantize(dtype, 256, &[x.as_slice(), x.as_slice()].concat(), Some(&w));
             prop_assert_eq!(&rows[..rows.len() / 2], &rows[rows.len() / 2..], "{}", dtype);

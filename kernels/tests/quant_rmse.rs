@@ -150,6 +150,35 @@ fn no_farther_than_llama_cpp() {
     }
 }
 
+/// FNV-1a.
+fn hash(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |h, &b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3))
+}
+
+/// A file quantized here and one quantized on another machine, or by another build, are the same bytes. A deliberate change of
+/// the search changes these hashes; take the new ones from the message.
+#[test]
+fn bytes_are_the_same_on_every_machine() {
+    let cases = cases();
+    let expected = [
+        (DType::Q4_K, 14073467021833066414, 6403073962290900460),
+        (DType::Q5_K, 11321604688228948566, 8250172884316066617),
+        (DType::Q6_K, 11793994866504430694, 9622494740748063789),
+        (DType::IQ4_NL, 8859783023327684755, 7732190644543525494),
+        (DType::IQ4_XS, 14999469323996635924, 4505005383221609330),
+    ];
+    let got = expected.map(|(dtype, ..)| {
+        let of = |name: &str| {
+            let case = cases.iter().find(|c| c.name == name).unwrap();
+            let mut bytes = vec![0; dtype.row_bytes(WIDTH).unwrap() * ROWS];
+            quant::quantize(dtype, WIDTH, &case.x, &mut bytes, case.importance.as_deref());
+            hash(&bytes)
+        };
+        (dtype, of("student-t3"), of("outliers, importance"))
+    });
+    assert_eq!(got, expected);
+}
+
 /// Seconds that this thread has computed (Linux): other programs at work do not count.
 fn cpu_seconds() -> f64 {
     let stat = std::fs::read_to_string("/proc/thread-self/schedstat").expect("Linux, for the measurement");

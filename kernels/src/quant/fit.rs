@@ -30,6 +30,9 @@ const ROUNDING: f32 = 1.0 / 4_194_304.0;
 /// How many of them are looked at.
 const ROUNDINGS: usize = 8;
 
+/// Blocks of 32 that are quantized together, in lanes.
+const TOGETHER: usize = 8;
+
 /// The integer nearest to `v`, ties to even, for |v| < 2^22 (there the spacing of floats near 1.5·2^23 is 1). Unlike
 /// `round_ties_even` it is two additions on every machine.
 #[inline(always)]
@@ -62,8 +65,9 @@ struct Lanes<const N: usize, const L: usize> {
 
 impl<const N: usize, const L: usize> Lanes<N, L> {
     /// Takes up to L sub-blocks that follow one another in `x`; lanes without one are zero. NaN becomes 0, and infinities
-    /// the end of the range.
-    fn new(x: &[f32], weights: Option<&[f32]>) -> Self {
+    /// the end of the range. Weights are taken relative to the largest of their block of `block` elements; where none is
+    /// usable, all are 1.
+    fn new(x: &[f32], weights: Option<&[f32]>, block: usize) -> Self {
         let mut lanes = Self { x: [[0.0; L]; N], w: [[1.0; L]; N] };
         for (l, x) in x.chunks_exact(N).enumerate() {
             for (lane, &v) in lanes.x.iter_mut().zip(x) {
@@ -71,17 +75,45 @@ impl<const N: usize, const L: usize> Lanes<N, L> {
                 lane[l] = within(v, -LARGEST, LARGEST);
             }
         }
-        if let Some(weights) = weights {
-            let usable = |w: f32| if w > 0.0 && w <= f32::MAX { w } else { 0.0 };
-            let most = weights.iter().fold(0.0, |m, &w| usable(w).max(m));
+        let usable = |w: f32| if w > 0.0 && w <= f32::MAX { w } else { 0.0 };
+        for (k, block) in weights.into_iter().flat_map(|w| w.chunks_exact(block)).enumerate() {
+            let most = block.iter().fold(0.0, |m, &w| usable(w).max(m));
             if most > 0.0 {
-                for (l, w) in weights.chunks_exact(N).enumerate() {
-                    for (lane, &w) in lanes.w.iter_mut().zip(w) {
-                        lane[l] = (usable(w) / most).max(LEAST_WEIGHT);
-                    }
+                for (i, &w) in block.iter().enumerate() {
+                    let at = k * block.len() + i;
+                    lanes.w[at % N][at / N] = (usable(w) / most).max(LEAST_WEIGHT);
                 }
             }
         }
         lanes
     }
+
+    /// Σ w and Σ w·x of each lane.
+    fn moments(&self) -> Moments<L> {
+        let mut m = Moments { w: [0.0; L], x: [0.0; L] };
+        for (x, w) in self.x.iter().zip(&self.w) {
+            for l in 0..L {
+                m.w[l] += w[l];
+                m.x[l] += w[l] * x[l];
+            }
+        }
+        m
+    }
+
+    /// Σ w·x² of all lanes.
+    fn signal(&self) -> f32 {
+        let mut sums = [0.0; L];
+        for (x, w) in self.x.iter().zip(&self.w) {
+            for l in 0..L {
+                sums[l] += w[l] * x[l] * x[l];
+            }
+        }
+        sums.into_iter().sum()
+    }
+}
+
+/// Σ w and Σ w·x of each lane.
+struct Moments<const L: usize> {
+    w: [f32; L],
+    x: [f32; L],
 }

@@ -32,21 +32,11 @@ impl BlockIQ4_NL {
     }
 }
 
-/// Blocks that are quantized together, in lanes.
-const TOGETHER: usize = 8;
-
 impl Block for BlockIQ4_NL {
     const DTYPE: DType = DType::IQ4_NL;
 
     fn quantize(x: &[f32], weights: Option<&[f32]>, out: &mut [Self]) {
-        for (i, out) in out.chunks_mut(TOGETHER).enumerate() {
-            let range = 32 * TOGETHER * i..32 * (TOGETHER * i + out.len());
-            let mut q = [[0; 32]; TOGETHER];
-            let d = scale::many::<Values, TOGETHER>(&x[range.clone()], weights.map(|w| &w[range]), &mut q);
-            for ((out, d), q) in out.iter_mut().zip(d).zip(&q) {
-                *out = Self { d, qs: pack_nibbles(q) };
-            }
-        }
+        scale::blocks::<Values, Self>(x, weights, out, |d, q| Self { d, qs: pack_nibbles(&q) });
     }
 
     fn dequantize(&self, out: &mut [f32]) {

@@ -6,7 +6,12 @@
 //! ```
 //! Without importances the bytes are those of ggml's reference: the element of the largest magnitude becomes exactly −8·d.
 
-use super::{ActBlock, Block, F16, act::isum, fit::scale, nibbles, one_by_one, pack_nibbles};
+use super::{
+    ActBlock, Block, F16,
+    act::isum,
+    fit::scale::{self, Integers},
+    nibbles, one_by_one, pack_nibbles,
+};
 use crate::DType;
 
 /// 32 weights. See the module's drawing.
@@ -32,10 +37,15 @@ impl Block for BlockQ4_0 {
     const DTYPE: DType = DType::Q4_0;
 
     fn quantize(x: &[f32], weights: Option<&[f32]>, out: &mut [Self]) {
-        one_by_one(x, weights, out, |x, w| {
-            let (d, q) = scale::one::<8>(x, w);
-            Self { d, qs: pack_nibbles(&q) }
-        });
+        let make = |d, q| Self { d, qs: pack_nibbles(&q) };
+        if weights.is_some() {
+            scale::blocks::<Integers<8>, Self>(x, weights, out, make);
+        } else {
+            one_by_one(x, out, |x| {
+                let (d, q) = scale::reference::<8>(x);
+                make(d, q)
+            });
+        }
     }
 
     fn dequantize(&self, out: &mut [f32]) {

@@ -34,10 +34,15 @@ impl Block for BlockQ4_1 {
     const DTYPE: DType = DType::Q4_1;
 
     fn quantize(x: &[f32], weights: Option<&[f32]>, out: &mut [Self]) {
-        one_by_one(x, weights, out, |x, w| {
-            let (d, m, q) = affine::one::<15>(x, w);
-            Self { d, m, qs: pack_nibbles(&q) }
-        });
+        let make = |d, m, q| Self { d, m, qs: pack_nibbles(&q) };
+        if let Some(weights) = weights {
+            affine::blocks::<15, Self>(x, weights, out, make);
+        } else {
+            one_by_one(x, out, |x| {
+                let (d, m, q) = affine::reference::<15>(x);
+                make(d, m, q)
+            });
+        }
     }
 
     fn dequantize(&self, out: &mut [f32]) {

@@ -7,7 +7,12 @@
 //! ```
 //! Without importances the bytes are those of ggml's reference: the element of the largest magnitude becomes exactly −16·d.
 
-use super::{ActBlock, Block, F16, act::isum, fit::scale, five_bits, one_by_one, pack_fifth, pack_nibbles};
+use super::{
+    ActBlock, Block, F16,
+    act::isum,
+    fit::scale::{self, Integers},
+    five_bits, one_by_one, pack_fifth, pack_nibbles,
+};
 use crate::DType;
 
 /// 32 weights. See the module's drawing.
@@ -35,10 +40,15 @@ impl Block for BlockQ5_0 {
     const DTYPE: DType = DType::Q5_0;
 
     fn quantize(x: &[f32], weights: Option<&[f32]>, out: &mut [Self]) {
-        one_by_one(x, weights, out, |x, w| {
-            let (d, q) = scale::one::<16>(x, w);
-            Self { d, qh: pack_fifth(&q), qs: pack_nibbles(&q) }
-        });
+        let make = |d, q| Self { d, qh: pack_fifth(&q), qs: pack_nibbles(&q) };
+        if weights.is_some() {
+            scale::blocks::<Integers<16>, Self>(x, weights, out, make);
+        } else {
+            one_by_one(x, out, |x| {
+                let (d, q) = scale::reference::<16>(x);
+                make(d, q)
+            });
+        }
     }
 
     fn dequantize(&self, out: &mut [f32]) {

@@ -37,10 +37,15 @@ impl Block for BlockQ5_1 {
     const DTYPE: DType = DType::Q5_1;
 
     fn quantize(x: &[f32], weights: Option<&[f32]>, out: &mut [Self]) {
-        one_by_one(x, weights, out, |x, w| {
-            let (d, m, q) = affine::one::<31>(x, w);
-            Self { d, m, qh: pack_fifth(&q), qs: pack_nibbles(&q) }
-        });
+        let make = |d, m, q| Self { d, m, qh: pack_fifth(&q), qs: pack_nibbles(&q) };
+        if let Some(weights) = weights {
+            affine::blocks::<31, Self>(x, weights, out, make);
+        } else {
+            one_by_one(x, out, |x| {
+                let (d, m, q) = affine::reference::<31>(x);
+                make(d, m, q)
+            });
+        }
     }
 
     fn dequantize(&self, out: &mut [f32]) {

@@ -25,7 +25,7 @@ impl Block for BlockQ8_0 {
     const DTYPE: DType = DType::Q8_0;
 
     fn quantize(x: &[f32], _: Option<&[f32]>, out: &mut [Self]) {
-        one_by_one(x, None, out, |x, _| {
+        one_by_one(x, out, |x| {
             let d = x.iter().fold(0.0, |m: f32, v| if v.abs() > m { v.abs() } else { m }) / 127.0;
             let inverse = if d == 0.0 { 0.0 } else { 1.0 / d };
             Self { d: F16::new(d), qs: x.map(|x| away_from_zero(x * inverse)) }

@@ -3,7 +3,7 @@
 //!
 //! The levels are not symmetric (−32..=31), so the sign of the scale matters: both are tried.
 
-use super::{Lanes, ROUNDING, ROUNDINGS, inverse, nearest, within};
+use super::{Lanes, ROUNDING, ROUNDINGS, TOGETHER, inverse, nearest, within};
 use crate::quant::F16;
 
 /// The values that a code can stand for.
@@ -107,44 +107,40 @@ impl<const N: usize, const L: usize> Lanes<N, L> {
     }
 }
 
-/// One block of 32 with a half for its scale (Q4_0: HALF 8, Q5_0: 16): d and the codes.
-pub(in crate::quant) fn one<const HALF: u8>(x: &[f32; 32], weights: Option<&[f32]>) -> (F16, [u8; 32]) {
-    let Some(weights) = weights else {
-        // ggml's reference: the first element of the largest magnitude becomes −HALF. NaN loses every comparison.
-        let mut most = [0.0f32; 8];
-        for x in x.chunks_exact(8) {
-            for l in 0..8 {
-                most[l] = if x[l].abs() > most[l] { x[l].abs() } else { most[l] };
-            }
-        }
-        let most = most.into_iter().fold(0.0, f32::max);
-        let extreme = x.iter().copied().find(|v| v.abs() == most).unwrap_or(0.0);
-        let half = f32::from(HALF);
-        let d = extreme / -half;
-        let inverse = if d == 0.0 { 0.0 } else { 1.0 / d };
-        let q = x.map(|x| (x * inverse + (half + 0.5)) as u8);
-        return (F16::new(d), q.map(|q| q.min(2 * HALF - 1)));
-    };
-    let mut q = [[0; 32]];
-    let d = many::<Integers<HALF>, 1>(x, Some(weights), &mut q);
-    (d[0], q[0])
-}
-
-/// Up to L blocks of 32, each with a half for its scale: the scales, and the codes in `q`.
-pub(in crate::quant) fn many<V: Levels, const L: usize>(
-    x: &[f32],
-    weights: Option<&[f32]>,
-    q: &mut [[u8; 32]; L],
-) -> [F16; L] {
-    let lanes = Lanes::<32, L>::new(x, weights);
-    let d = lanes.scale::<V>().map(F16::finite);
-    let inv = d.map(|d| inverse(d.get()));
-    for (i, x) in lanes.x.iter().enumerate() {
-        for l in 0..L {
-            q[l][i] = V::code(V::level(x[l] * inv[l]));
+/// ggml's reference for one block of 32 with a half for its scale (Q4_0: HALF 8, Q5_0: 16): the scale and the codes. The
+/// first element of the largest magnitude becomes −HALF. NaN loses every comparison.
+pub(in crate::quant) fn reference<const HALF: u8>(x: &[f32; 32]) -> (F16, [u8; 32]) {
+    let mut most = [0.0f32; 8];
+    for x in x.chunks_exact(8) {
+        for l in 0..8 {
+            most[l] = if x[l].abs() > most[l] { x[l].abs() } else { most[l] };
         }
     }
-    d
+    let most = most.into_iter().fold(0.0, f32::max);
+    let extreme = x.iter().copied().find(|v| v.abs() == most).unwrap_or(0.0);
+    let half = f32::from(HALF);
+    let d = extreme / -half;
+    let inverse = if d == 0.0 { 0.0 } else { 1.0 / d };
+    let q = x.map(|x| (x * inverse + (half + 0.5)) as u8);
+    (F16::new(d), q.map(|q| q.min(2 * HALF - 1)))
+}
+
+/// Searches the scales of blocks of 32; `make` packs one from its scale and its codes.
+pub(in crate::quant) fn blocks<V: Levels, B>(
+    x: &[f32],
+    weights: Option<&[f32]>,
+    out: &mut [B],
+    make: impl Fn(F16, [u8; 32]) -> B,
+) {
+    for (i, out) in out.chunks_mut(TOGETHER).enumerate() {
+        let range = 32 * TOGETHER * i..32 * (TOGETHER * i + out.len());
+        let lanes = Lanes::<32, TOGETHER>::new(&x[range.clone()], weights.map(|w| &w[range]), 32);
+        let d = lanes.scale::<V>().map(F16::finite);
+        for (l, (out, d)) in out.iter_mut().zip(d).enumerate() {
+            let inv = inverse(d.get());
+            *out = make(d, lanes.x.map(|x| V::code(V::level(x[l] * inv))));
+        }
+    }
 }
 
 /// A super-block of 256 in L sub-blocks of N, whose scales are integers in −S..S times the half: that half, the integers,
@@ -155,11 +151,10 @@ pub(in crate::quant) fn super_block<V: Levels, const N: usize, const L: usize>(
     s_limit: f32,
     q: &mut [u8; 256],
 ) -> (F16, [i8; L]) {
-    let lanes = Lanes::<N, L>::new(x, weights);
+    let lanes = Lanes::<N, L>::new(x, weights, x.len());
     let a = lanes.scale::<V>();
     let extreme = a.into_iter().fold(0.0, |m: f32, a| if a.abs() > m.abs() { a } else { m });
-    let zeros = lanes.scale_sums::<V>(&[0.0; L]);
-    let signal = total(&zeros.error);
+    let enough = ROUNDING * lanes.signal();
     let (mut d, mut s, mut least) = (F16::default(), [0.0; L], f32::INFINITY);
     for k in 0..ROUNDINGS {
         let first = F16::outward(extreme / (k as f32 - s_limit));
@@ -172,7 +167,7 @@ pub(in crate::quant) fn super_block<V: Levels, const N: usize, const L: usize>(
                 (d, s, least) = (d_k, s_k, error);
             }
         }
-        if least > ROUNDING * signal {
+        if least > enough || least == 0.0 {
             break;
         }
     }
