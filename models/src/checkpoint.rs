@@ -111,7 +111,8 @@ impl Folder {
     /// Itself, if it has tensors.
     fn not_empty(self) -> Result<Self> {
         if self.tensors.is_empty() {
-            let what = "holds no tensors by name; if they stand deeper (a training state), save only the model's state_dict";
+            let what = "holds no tensors by name; if they stand deeper (a training state), save only the \
+                model's state_dict";
             return Err(Error::missing(&self.path, what));
         }
         Ok(self)
@@ -293,7 +294,8 @@ pub fn read(path: &Path, data: Bytes) -> Result<Vec<Tensor>> {
         // A safetensors header is a JSON object.
         d if d.get(8) == Some(&b'{') => safetensors::tensors(path, &data),
         _ => refuse(
-            "is neither safetensors nor a PyTorch zip, or its beginning is damaged; fetch it again, or save it again with a current PyTorch",
+            "is neither safetensors nor a PyTorch zip, or its beginning is damaged; fetch it again, or \
+                save it again with a current PyTorch",
         ),
     }
 }

@@ -24,7 +24,8 @@ pub enum Error {
     },
     /// The disk (or the file system's limit on one file) ends before the output does.
     #[error(
-        "{}: no room: the file needs {needed} bytes and the disk was full after {written}; free space or write elsewhere ({source})",
+        "{}: no room: the file needs {needed} bytes and the disk was full after {written}; free space or \
+            write elsewhere ({source})",
         path.display()
     )]
     NoSpace {
@@ -91,7 +92,8 @@ pub enum Error {
     },
     /// The rows do not fit in the cache.
     #[error(
-        "{rows} more tokens after {pos} do not fit in a context of {ctx}; raise it (-c) or shorten the conversation"
+        "{rows} more tokens after {pos} do not fit in a context of {ctx}; raise it (-c) or shorten the \
+            conversation"
     )]
     ContextFull {
         /// Position of the first row.
@@ -121,7 +123,8 @@ pub enum Error {
     },
     /// The cache cannot be of this type.
     #[error(
-        "a cache of {asked} does not work with heads of {head_dim}; take f16, f32, or (heads of whole 32s) q8_0"
+        "a cache of {asked} does not work with heads of {head_dim}; take f16, f32, or (heads of whole \
+            32s) q8_0"
     )]
     CacheType {
         /// The type asked for.

@@ -85,7 +85,8 @@ impl File {
             return Err(Error::unsupported(
                 path,
                 format!(
-                    "holds one of {count} parts but is not named NAME-00001-of-{count:05}.gguf; give the parts their original names"
+                    "holds one of {count} parts but is not named NAME-00001-of-{count:05}.gguf; give the \
+                        parts their original names"
                 ),
             ));
         };
@@ -118,7 +119,8 @@ impl File {
                         &part,
                         key,
                         format!(
-                            "is {found} where {wanted} is needed; the parts are of different models, fetch them again"
+                            "is {found} where {wanted} is needed; the parts are of different models, \
+                                fetch them again"
                         ),
                     ));
                 }
@@ -132,7 +134,8 @@ impl File {
                 first,
                 "split.tensors.count",
                 format!(
-                    "is {n} but the {count} parts hold {total} tensors; the parts are of different models, fetch them again"
+                    "is {n} but the {count} parts hold {total} tensors; the parts are of different \
+                        models, fetch them again"
                 ),
             )),
             _ => Self::assemble(path, parts),

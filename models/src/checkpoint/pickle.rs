@@ -1,7 +1,7 @@
 //! The little of Python's pickle that names, shapes and places of tensors need, and nothing that could run code.
 //!
 //! A pickle is a program for a stack machine whose GLOBAL and REDUCE import and call any Python function. This machine
-//! knows six functions by name, all of them about tensors, and calls none: it notes what they would build. Any other
+//! knows three functions and ten types of storage by name and calls none: it notes what they would build. Any other
 //! name or instruction ends the reading with an error that says so.
 //!
 //! Items are `Copy`: texts are ranges of the input, containers indices into one list of objects. So sharing, cycles
@@ -120,7 +120,8 @@ impl<'a> Machine<'_, 'a> {
         Error::unsupported(
             self.path,
             format!(
-                "pickle asks for {what}; refused: nothing in a checkpoint may run code. If you trust the file, load it with Python and save only its tensors with `safetensors.torch.save_file`"
+                "pickle asks for {what}; refused: nothing in a checkpoint may run code. If you trust the \
+                    file, load it with Python and save only its tensors with `safetensors.torch.save_file`"
             ),
         )
     }

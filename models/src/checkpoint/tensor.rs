@@ -117,7 +117,8 @@ impl Tensor {
             Element::F16 | Element::BF16 => 2,
             other => {
                 return Err(self.bad(format!(
-                    "has elements of type {other} where floats are needed; a checkpoint quantized by other software must be saved in float16 first"
+                    "has elements of type {other} where floats are needed; a checkpoint quantized by \
+                        other software must be saved in float16 first"
                 )));
             }
         };

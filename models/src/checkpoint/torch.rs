@@ -18,7 +18,8 @@ use crate::{Error, Result};
 /// What to do about damage.
 const FETCH: &str = "the file is cut short or damaged, fetch it again";
 /// How to modernise a file, for messages.
-const RESAVE: &str = "save it again with a current PyTorch: `torch.save(torch.load(FILE, map_location=\"cpu\", weights_only=True), FILE)`";
+const RESAVE: &str = "save it again with a current PyTorch: `torch.save(torch.load(FILE, \
+    map_location=\"cpu\", weights_only=True), FILE)`";
 
 /// Whether `data` begins like a zip.
 pub(super) fn is_zip(data: &[u8]) -> bool {
@@ -40,7 +41,8 @@ pub(super) fn tensors(path: &Path, data: &Bytes) -> Result<Vec<Tensor>> {
     let &[prefix] = pickles.as_slice() else {
         return Err(Error::unsupported(
             path,
-            "is a zip but no PyTorch checkpoint (which holds one data.pkl); give a .bin, .pt or .safetensors file",
+            "is a zip but no PyTorch checkpoint (which holds one data.pkl); give a .bin, .pt or \
+                .safetensors file",
         ));
     };
     let range = |name: &str| entries.get(&format!("{prefix}{name}")).cloned();

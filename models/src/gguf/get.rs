@@ -56,7 +56,8 @@ impl File {
                 self.path_of(t),
                 &t.name,
                 format!(
-                    "has element type {}, which Pumice does not read; get or make a file in one of {} (for instance `pumice quantize CHECKPOINT -t Q4_K_M`)",
+                    "has element type {}, which Pumice does not read; get or make a file in one of {} \
+                        (for instance `pumice quantize CHECKPOINT -t Q4_K_M`)",
                     type_name(t.ggml_type),
                     names.join(", ")
                 ),

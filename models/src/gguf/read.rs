@@ -120,7 +120,8 @@ fn place(
         _ => Err(c.bad(
             at,
             format!(
-                "tensor {name:?} ({} bytes at offset {offset} of the data, which starts at byte {data_start}) reaches past the file's end at {file_len}; {FETCH}",
+                "tensor {name:?} ({} bytes at offset {offset} of the data, which starts at byte \
+                    {data_start}) reaches past the file's end at {file_len}; {FETCH}",
                 t.bytes
             ),
         )),
@@ -206,12 +207,14 @@ impl<'a> Cursor<'a> {
             b"GGUF" => {}
             b"ggml" | b"lmgg" | b"fmgg" | b"tjgg" | b"algg" => {
                 return refuse(
-                    "is a GGML file from before GGUF (2023); download the model's GGUF version or convert the checkpoint with `pumice quantize`",
+                    "is a GGML file from before GGUF (2023); download the model's GGUF version or convert \
+                        the checkpoint with `pumice quantize`",
                 );
             }
             [b'P', b'K', 3, 4] => {
                 return refuse(
-                    "is a zip (a PyTorch checkpoint?), no GGUF file; make one from the checkpoint with `pumice quantize`",
+                    "is a zip (a PyTorch checkpoint?), no GGUF file; make one from the checkpoint with \
+                        `pumice quantize`",
                 );
             }
             _ if self.data.starts_with(b"version https://git-lfs") => {
@@ -220,7 +223,8 @@ impl<'a> Cursor<'a> {
             _ if self.data.is_empty() => return refuse("is empty; fetch or make it again"),
             _ => {
                 return refuse(
-                    "is no GGUF file (it does not begin with \"GGUF\"); give a .gguf file, or make one with `pumice quantize`",
+                    "is no GGUF file (it does not begin with \"GGUF\"); give a .gguf file, or make one \
+                        with `pumice quantize`",
                 );
             }
         }
@@ -228,7 +232,8 @@ impl<'a> Cursor<'a> {
         match self.u32("version")? {
             2 | 3 => Ok(()),
             1 => refuse(
-                "is GGUF version 1 (August 2023), which is no longer read; download a newer file or convert the checkpoint again",
+                "is GGUF version 1 (August 2023), which is no longer read; download a newer file or \
+                    convert the checkpoint again",
             ),
             v if v & 0xffff == 0 => refuse(
                 "is a big-endian GGUF file; convert it with gguf-py's `gguf-convert-endian FILE little`",
@@ -236,7 +241,8 @@ impl<'a> Cursor<'a> {
             v => Err(Error::unsupported(
                 self.path,
                 format!(
-                    "is GGUF version {v}; Pumice reads 2 and 3. Update Pumice, or fetch the file again if it should be older"
+                    "is GGUF version {v}; Pumice reads 2 and 3. Update Pumice, or fetch the file again if \
+                        it should be older"
                 ),
             )),
         }
