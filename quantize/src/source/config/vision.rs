@@ -75,8 +75,8 @@ impl Vision {
         if !vision.width.is_multiple_of(vision.heads) {
             return Err(json.error("num_attention_heads", format!("{} does not divide hidden_size {}", vision.heads, vision.width)));
         }
-        if vision.patch > vision.image {
-            return Err(json.error("patch_size", format!("{} is larger than the image of {}", vision.patch, vision.image)));
+        if !vision.image.is_multiple_of(vision.patch) {
+            return Err(json.error("patch_size", format!("{} does not divide image_size {}", vision.patch, vision.image)));
         }
         Ok(vision)
     }
