@@ -92,7 +92,9 @@ pub enum Error {
         why: String,
     },
     /// A weight is infinite or not a number.
-    #[error("tensor \"{tensor}\": row {row} holds a value that is infinite or not a number; the checkpoint is damaged")]
+    #[error(
+        "tensor \"{tensor}\": row {row} holds a value that is infinite or not a number; the checkpoint is damaged"
+    )]
     NotFinite {
         /// The tensor's GGUF name.
         tensor: String,
@@ -100,7 +102,9 @@ pub enum Error {
         row: usize,
     },
     /// A weight is beyond the range of its target type.
-    #[error("tensor \"{tensor}\": row {row} holds {value}, beyond what F16 can hold (65504); choose BF16 or F32 for it")]
+    #[error(
+        "tensor \"{tensor}\": row {row} holds {value}, beyond what F16 can hold (65504); choose BF16 or F32 for it"
+    )]
     BeyondF16 {
         /// The tensor's GGUF name.
         tensor: String,
@@ -109,10 +113,12 @@ pub enum Error {
         /// The value.
         value: f32,
     },
-    /// No recipe has this name.
-    #[error("unknown type \"{name}\"; known are {known}")]
-    UnknownType {
-        /// What was asked for.
+    /// A name that should be one of a few is not.
+    #[error("unknown {what} \"{name}\"; known are {known}")]
+    Unknown {
+        /// What the name should be of.
+        what: &'static str,
+        /// What was given.
         name: String,
         /// The names that exist.
         known: String,
@@ -126,7 +132,9 @@ pub enum Error {
         problem: String,
     },
     /// A tensor cannot take the type that was asked for it by name.
-    #[error("tensor \"{tensor}\": rows of {cols} elements cannot be {dtype}; choose a type whose blocks divide them")]
+    #[error(
+        "tensor \"{tensor}\": rows of {cols} elements cannot be {dtype}; choose a type whose blocks divide them"
+    )]
     Ragged {
         /// The tensor's GGUF name.
         tensor: String,
@@ -167,13 +175,5 @@ pub enum Error {
         threads: usize,
         /// The system's answer.
         problem: String,
-    },
-    /// No synthetic model has this name.
-    #[error("unknown synthetic model \"{name}\"; known are {known}")]
-    UnknownShape {
-        /// What was asked for.
-        name: String,
-        /// The names that exist.
-        known: String,
     },
 }

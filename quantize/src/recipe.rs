@@ -150,8 +150,9 @@ impl std::str::FromStr for Override {
     /// Reads `PATTERN=TYPE`; the last `=` divides.
     fn from_str(text: &str) -> Result<Self> {
         let problem = |problem: String| Error::Pattern { text: text.into(), problem };
-        let (pattern, name) =
-            text.rsplit_once('=').ok_or_else(|| problem("write PATTERN=TYPE, such as ffn_down=Q6_K".into()))?;
+        let (pattern, name) = text
+            .rsplit_once('=')
+            .ok_or_else(|| problem("write PATTERN=TYPE, such as ffn_down=Q6_K".into()))?;
         let dtype = weight_type(name).map_err(|e| problem(e.to_string()))?;
         let pattern = Regex::new(pattern).map_err(|e| problem(e.to_string()))?;
         Ok(Self { pattern, dtype })
@@ -161,17 +162,26 @@ impl std::str::FromStr for Override {
 /// The type of that name that a weight can be stored in.
 ///
 /// # Errors
-/// [`Error::UnknownType`] for any other name.
+/// [`Error::Unknown`] for any other name.
 pub fn weight_type(name: &str) -> Result<DType> {
-    DType::from_name(name.trim()).filter(|t| *t != DType::I32).ok_or_else(|| Error::UnknownType {
+    DType::from_name(name.trim()).filter(|t| *t != DType::I32).ok_or_else(|| Error::Unknown {
+        what: "type",
         name: name.into(),
-        known: DType::ALL.into_iter().filter(|t| *t != DType::I32).map(DType::name).collect::<Vec<_>>().join(" "),
+        known: DType::ALL
+            .into_iter()
+            .filter(|t| *t != DType::I32)
+            .map(DType::name)
+            .collect::<Vec<_>>()
+            .join(" "),
     })
 }
 
 /// Whether a tensor is a matrix of weights; all else (norms, biases, positions, the class row) stays F32.
 fn is_matrix(name: &str, dims: &[usize]) -> bool {
-    dims.len() >= 2 && name.ends_with(".weight") && !name.contains("_norm.weight") && !name.contains("position_embd")
+    dims.len() >= 2
+        && name.ends_with(".weight")
+        && !name.contains("_norm.weight")
+        && !name.contains("position_embd")
 }
 
 fn is_vision(name: &str) -> bool {

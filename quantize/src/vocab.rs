@@ -91,6 +91,8 @@ pub struct Vocab {
     pub add_eos: bool,
     /// Whether a space is put before a text.
     pub add_space_prefix: bool,
+    /// The conversation template in Jinja that lies beside the tokenizer.
+    pub chat_template: Option<String>,
 }
 
 /// Merge priority of tokens that were added or that only fill: below every real one (llama.cpp's converter).
@@ -113,11 +115,13 @@ impl Vocab {
         } else {
             return Err(Error::Tokenizer {
                 path: folder.into(),
-                problem: "holds neither tokenizer.model nor tokenizer.json; copy the base model's here".into(),
+                problem: "holds neither tokenizer.model nor tokenizer.json; copy the base model's here"
+                    .into(),
             });
         };
         let added = Added::open(folder)?;
         vocab.add(&added)?;
+        vocab.chat_template = added.chat_template;
         Ok(vocab)
     }
 
@@ -129,13 +133,17 @@ impl Vocab {
                 // tokenizer_config.json repeats <unk>, <s> and </s>, which the tokenizer's own file knows better.
                 Some(piece) if piece.text == token.text || index < self.base => {}
                 Some(piece) if piece.kind != TokenType::Unused => {
-                    let problem = format!("gives id {id} to {:?}, which is {:?} already", token.text, piece.text);
+                    let problem =
+                        format!("gives id {id} to {:?}, which is {:?} already", token.text, piece.text);
                     return Err(Error::Tokenizer { path: token.path.clone(), problem });
                 }
                 Some(_) => self.pieces[index] = added_piece(token),
                 // No vocabulary grows by more than a few thousand; a hostile id must not take the memory.
                 None if index > self.base + MAX_ADDED => {
-                    let problem = format!("gives id {id} to {:?}, far beyond the {} tokens there are", token.text, self.base);
+                    let problem = format!(
+                        "gives id {id} to {:?}, far beyond the {} tokens there are",
+                        token.text, self.base
+                    );
                     return Err(Error::Tokenizer { path: token.path.clone(), problem });
                 }
                 None => {
@@ -164,7 +172,11 @@ impl Vocab {
     pub fn resize(&mut self, rows: usize) {
         self.pieces.truncate(rows);
         for id in self.pieces.len()..rows {
-            self.pieces.push(Piece { text: format!("[PAD{id}]"), score: UNUSED_SCORE, kind: TokenType::Unused });
+            self.pieces.push(Piece {
+                text: format!("[PAD{id}]"),
+                score: UNUSED_SCORE,
+                kind: TokenType::Unused,
+            });
         }
         let inside = |id: Option<u32>| id.filter(|id| (*id as usize) < rows);
         self.roles.bos = inside(self.roles.bos);
@@ -191,7 +203,12 @@ impl Vocab {
         if let Algorithm::ByteLevel { merges, .. } = &self.algorithm {
             set("merges", Value::Array(Array::String(merges.clone())));
         }
-        let roles = [("bos", self.roles.bos), ("eos", self.roles.eos), ("unknown", self.roles.unk), ("padding", self.roles.pad)];
+        let roles = [
+            ("bos", self.roles.bos),
+            ("eos", self.roles.eos),
+            ("unknown", self.roles.unk),
+            ("padding", self.roles.pad),
+        ];
         for (role, id) in roles {
             if let Some(id) = id {
                 set(&format!("{role}_token_id"), Value::U32(id));
@@ -215,12 +232,18 @@ fn added_piece(token: &added::Token) -> Piece {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {
-    std::fs::read(path).map_err(|source| Error::Io { path: path.into(), doing: "reading the tokenizer", source })
+    std::fs::read(path).map_err(|source| Error::Io {
+        path: path.into(),
+        doing: "reading the tokenizer",
+        source,
+    })
 }
 
 fn read_json(path: &Path) -> Result<serde_json::Value> {
-    serde_json::from_slice(&read(path)?)
-        .map_err(|e| Error::Tokenizer { path: path.into(), problem: format!("is not JSON: {e}; download it again") })
+    serde_json::from_slice(&read(path)?).map_err(|e| Error::Tokenizer {
+        path: path.into(),
+        problem: format!("is not JSON: {e}; download it again"),
+    })
 }
 
 #[cfg(test)]

@@ -115,7 +115,8 @@ impl FromStr for FileType {
             "Q5_K" => "Q5_K_M".to_owned(),
             other => other.to_owned(),
         };
-        Self::ALL.into_iter().find(|t| t.name() == wanted).ok_or_else(|| Error::UnknownType {
+        Self::ALL.into_iter().find(|t| t.name() == wanted).ok_or_else(|| Error::Unknown {
+            what: "file type",
             name: name.into(),
             known: Self::ALL.map(FileType::name).join(" "),
         })

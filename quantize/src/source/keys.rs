@@ -70,13 +70,24 @@ pub(crate) fn map(key: &str) -> Key {
     text(rest)
 }
 
-/// Where the tensor `key` of a CLIP folder goes; its text half is ignored.
+/// Where the tensor `key` of a vision tower's folder goes: a CLIP's, whose text half is ignored, or a LLaVA's whose
+/// tower is to be used with another text model.
 pub(crate) fn map_clip(key: &str) -> Key {
-    let text_half = ["text_model.", "text_projection.", "visual_projection."].iter().any(|p| key.starts_with(p));
-    if text_half || key == "logit_scale" || key.ends_with("position_ids") {
+    if let Some((_, rest)) = key.rsplit_once("vision_tower.") {
+        return vision(rest);
+    }
+    let others = [
+        "text_model.",
+        "text_projection.",
+        "visual_projection.",
+        "language_model.",
+        "multi_modal_projector.",
+    ];
+    let other = others.iter().any(|p| key.strip_prefix("model.").unwrap_or(key).starts_with(p));
+    if other || key == "logit_scale" || key.ends_with("position_ids") {
         return Key::Ignored;
     }
-    vision(key.rsplit_once("vision_tower.").map_or(key, |(_, rest)| rest))
+    vision(key)
 }
 
 fn text(rest: &str) -> Key {
@@ -135,7 +146,9 @@ fn projector(rest: &str) -> Key {
     let (layer, suffix) = rest.rsplit_once('.').unwrap_or(("0", rest));
     let index = match layer.strip_prefix("linear_") {
         // Hugging Face counts the layers from 1; in the authors' `Sequential` a GELU stands between two.
-        Some(number) => number.parse().ok().and_then(|n: usize| n.checked_sub(1)).and_then(|n| n.checked_mul(2)),
+        Some(number) => {
+            number.parse().ok().and_then(|n: usize| n.checked_sub(1)).and_then(|n| n.checked_mul(2))
+        }
         None => layer.parse().ok(),
     };
     match (index, suffix) {
@@ -165,9 +178,14 @@ mod tests {
 
     #[test]
     fn every_prefix_of_the_text_model_is_known() {
-        for prefix in
-            ["", "model.", "language_model.model.", "model.language_model.", "base_model.model.model.", "base_model.model.language_model.model."]
-        {
+        for prefix in [
+            "",
+            "model.",
+            "language_model.model.",
+            "model.language_model.",
+            "base_model.model.model.",
+            "base_model.model.language_model.model.",
+        ] {
             assert_eq!(name(&format!("{prefix}embed_tokens.weight")), "token_embd.weight");
             assert_eq!(name(&format!("{prefix}norm.weight")), "output_norm.weight");
             assert_eq!(name(&format!("{prefix}layers.31.mlp.down_proj.weight")), "blk.31.ffn_down.weight");
@@ -210,7 +228,10 @@ mod tests {
             assert_eq!(name(&format!("{prefix}embeddings.class_embedding")), "v.class_embd");
             assert_eq!(name(&format!("{prefix}pre_layrnorm.bias")), "v.pre_ln.bias");
             assert_eq!(name(&format!("{prefix}encoder.layers.22.mlp.fc1.weight")), "v.blk.22.ffn_up.weight");
-            assert_eq!(name(&format!("{prefix}encoder.layers.22.self_attn.q_proj.bias")), "v.blk.22.attn_q.bias");
+            assert_eq!(
+                name(&format!("{prefix}encoder.layers.22.self_attn.q_proj.bias")),
+                "v.blk.22.attn_q.bias"
+            );
             assert_eq!(map(&format!("{prefix}post_layernorm.weight")), Key::Ignored);
             assert_eq!(map(&format!("{prefix}embeddings.position_ids")), Key::Ignored);
         }

@@ -123,7 +123,9 @@ impl SourceTensor {
     /// The bytes as they are, where they are of `dtype` already and nothing is to be done to them.
     pub(crate) fn verbatim(&self, dtype: DType) -> Option<&Bytes> {
         match &self.data {
-            Data::Gguf(bytes, own) if *own == dtype && self.order == Order::Same && self.delta.is_none() => Some(bytes),
+            Data::Gguf(bytes, own) if *own == dtype && self.order == Order::Same && self.delta.is_none() => {
+                Some(bytes)
+            }
             _ => None,
         }
     }
@@ -206,7 +208,9 @@ impl Reader<'_> {
     /// Adds the LoRA update of row `from` of the data and checks what became row `row`.
     fn finish(&self, row: usize, from: usize, out: &mut [f32]) -> Result<()> {
         if let Some(delta) = &self.delta {
-            for (b, a) in delta.b[from * delta.rank..][..delta.rank].iter().zip(delta.a.chunks_exact(out.len())) {
+            for (b, a) in
+                delta.b[from * delta.rank..][..delta.rank].iter().zip(delta.a.chunks_exact(out.len()))
+            {
                 let factor = delta.scale * b;
                 for (o, a) in out.iter_mut().zip(a) {
                     *o += factor * a;

@@ -119,7 +119,8 @@ impl Added {
         self.add_eos = json["add_eos_token"].as_bool();
         // A list of templates by name, or one.
         let template = &json["chat_template"];
-        let named = |name: &str| template.as_array()?.iter().find(|t| t["name"] == name)?["template"].as_str();
+        let named =
+            |name: &str| template.as_array()?.iter().find(|t| t["name"] == name)?["template"].as_str();
         self.chat_template = template.as_str().or_else(|| named("default")).map(str::to_owned);
     }
 }

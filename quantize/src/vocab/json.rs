@@ -62,6 +62,7 @@ pub(super) fn parse(path: &Path, json: &Value) -> Result<Vocab> {
         add_bos: adds_bos(&json["post_processor"]) || byte_fallback,
         add_eos: false,
         add_space_prefix: adds_space(json),
+        chat_template: None,
     };
     vocab.roles.unk = unk.and_then(|unk| vocab.pieces.iter().position(|p| p.text == unk)).map(|id| id as u32);
     Ok(vocab)
@@ -78,7 +79,12 @@ fn texts(model: &Value) -> Result<Vec<String>, String> {
         let slot = id.as_u64().and_then(|id| texts.get_mut(usize::try_from(id).ok()?));
         match slot {
             Some(slot @ None) => *slot = Some(text.clone()),
-            _ => return Err(format!("piece {text:?} has id {id}, which is taken or beyond the {} pieces", vocab.len())),
+            _ => {
+                return Err(format!(
+                    "piece {text:?} has id {id}, which is taken or beyond the {} pieces",
+                    vocab.len()
+                ));
+            }
         }
     }
     Ok(texts.into_iter().flatten().collect())
@@ -89,7 +95,9 @@ fn merges(model: &Value) -> Result<Vec<(String, String)>, String> {
     let list = model["merges"].as_array().ok_or("has no model.merges")?;
     let pair = |merge: &Value| match merge {
         Value::String(text) => text.split_once(' ').map(|(l, r)| (l.to_owned(), r.to_owned())),
-        Value::Array(pair) if pair.len() == 2 => Some((pair[0].as_str()?.to_owned(), pair[1].as_str()?.to_owned())),
+        Value::Array(pair) if pair.len() == 2 => {
+            Some((pair[0].as_str()?.to_owned(), pair[1].as_str()?.to_owned()))
+        }
         _ => None,
     };
     list.iter().map(|m| pair(m).ok_or_else(|| format!("merge {m} is not a pair"))).collect()
@@ -161,6 +169,8 @@ fn adds_space(json: &Value) -> bool {
     let steps = normalizer["normalizers"].as_array().map_or(&single[..], Vec::as_slice);
     let pre = &json["pre_tokenizer"];
     let metaspace = pre["type"] == "Metaspace"
-        && pre["prepend_scheme"].as_str().map_or(pre["add_prefix_space"] != Value::Bool(false), |s| s != "never");
+        && pre["prepend_scheme"]
+            .as_str()
+            .map_or(pre["add_prefix_space"] != Value::Bool(false), |s| s != "never");
     metaspace || steps.iter().any(|s| s["type"] == "Prepend")
 }

@@ -90,7 +90,9 @@ pub(super) fn parse(path: &Path, bytes: &[u8]) -> Result<Vocab> {
         match field.ok_or_else(|| broken(&fields))? {
             (1, Field::Bytes(message)) => pieces.push(piece(message).ok_or_else(|| broken(&fields))?),
             (2, Field::Bytes(message)) => trainer.read(message).ok_or_else(|| broken(&fields))?,
-            (3, Field::Bytes(message)) => add_space_prefix = dummy_prefix(message).ok_or_else(|| broken(&fields))?,
+            (3, Field::Bytes(message)) => {
+                add_space_prefix = dummy_prefix(message).ok_or_else(|| broken(&fields))?
+            }
             _ => {}
         }
         if pieces.len() > MAX_PIECES {
@@ -101,7 +103,10 @@ pub(super) fn parse(path: &Path, bytes: &[u8]) -> Result<Vocab> {
         return Err(bad("has no pieces; it is empty or a Git LFS pointer: download it again".into()));
     }
     if trainer.model_type != BPE {
-        return Err(bad(format!("is a SentencePiece model of type {}, not BPE, which LLaMA uses", trainer.model_type)));
+        return Err(bad(format!(
+            "is a SentencePiece model of type {}, not BPE, which LLaMA uses",
+            trainer.model_type
+        )));
     }
     let id = |id: i64| u32::try_from(id).ok().filter(|id| (*id as usize) < pieces.len());
     let roles =
@@ -115,6 +120,7 @@ pub(super) fn parse(path: &Path, bytes: &[u8]) -> Result<Vocab> {
         add_bos: true,
         add_eos: false,
         add_space_prefix,
+        chat_template: None,
     })
 }
 

@@ -32,13 +32,30 @@ impl Llava {
     pub fn read(json: Json<'_>) -> Result<Option<Self>> {
         let name = json.text("_name_or_path")?.filter(|n| !n.is_empty()).map(str::to_owned);
         match json.text("model_type")?.unwrap_or_default() {
-            "llava_next" | "llava_onevision" | "llava_next_video" => {
-                Err(json.error("model_type", "is LLaVA 1.6 or later, which cuts pictures into tiles; Pumice reads LLaVA 1 and 1.5"))
+            "llava_next" | "llava_onevision" | "llava_next_video" => Err(json.error(
+                "model_type",
+                "is LLaVA 1.6 or later, which cuts pictures into tiles; Pumice reads LLaVA 1 and 1.5",
+            )),
+            "llava" if json.get("text_config").is_some() || json.get("vision_config").is_some() => {
+                Self::read_port(json, name).map(Some)
             }
-            "llava" if json.get("text_config").is_some() || json.get("vision_config").is_some() => Self::read_port(json, name).map(Some),
             "llava" | "llava_llama" | "llava_mistral" => Self::read_authors(json, name).map(Some),
             _ if json.get("mm_vision_tower").is_some() => Self::read_authors(json, name).map(Some),
             _ => Ok(None),
+        }
+    }
+
+    /// The settings of the first release, for a projector that comes without any.
+    pub fn unsaid() -> Self {
+        Self {
+            select_layer: -2,
+            select_feature: "patch",
+            projector: None,
+            tower: None,
+            aspect: None,
+            im_start_end: false,
+            ported: false,
+            name: None,
         }
     }
 
@@ -48,18 +65,25 @@ impl Llava {
             Some("square") => Some("square"),
             Some("pad") => Some("pad"),
             Some(other) => {
-                let problem = format!("{other} is LLaVA 1.6's cutting into tiles; Pumice reads LLaVA 1 and 1.5");
+                let problem =
+                    format!("{other} is LLaVA 1.6's cutting into tiles; Pumice reads LLaVA 1 and 1.5");
                 return Err(json.error("image_aspect_ratio", problem));
             }
         };
         let select_feature = match json.text("mm_vision_select_feature")? {
             None | Some("patch") => "patch",
             Some("cls_patch") => "cls_patch",
-            Some(other) => return Err(json.error("mm_vision_select_feature", format!("{other} is neither patch nor cls_patch"))),
+            Some(other) => {
+                return Err(
+                    json.error("mm_vision_select_feature", format!("{other} is neither patch nor cls_patch"))
+                );
+            }
         };
         Ok(Self {
             // The published recipes all pass −2, and the first release, whose files lack the key, did so in its code.
-            select_layer: json.get("mm_vision_select_layer").map_or(Ok(-2), |v| layer(json, "mm_vision_select_layer", v))?,
+            select_layer: json
+                .get("mm_vision_select_layer")
+                .map_or(Ok(-2), |v| layer(json, "mm_vision_select_layer", v))?,
             select_feature,
             projector: json.text("mm_projector_type")?.map(str::to_owned),
             tower: json.text("mm_vision_tower")?.map(str::to_owned),
@@ -77,27 +101,35 @@ impl Llava {
         let select_feature = match json.text("vision_feature_select_strategy")? {
             None | Some("default") => "patch",
             Some("full") => "cls_patch",
-            Some(other) => return Err(json.error("vision_feature_select_strategy", format!("{other} is neither default nor full"))),
+            Some(other) => {
+                return Err(json.error(
+                    "vision_feature_select_strategy",
+                    format!("{other} is neither default nor full"),
+                ));
+            }
         };
         Ok(Self {
-            select_layer: json.get("vision_feature_layer").map_or(Ok(-2), |v| layer(json, "vision_feature_layer", v))?,
+            select_layer: json
+                .get("vision_feature_layer")
+                .map_or(Ok(-2), |v| layer(json, "vision_feature_layer", v))?,
             select_feature,
-            projector: None,
-            tower: None,
-            aspect: None,
-            im_start_end: false,
             ported: true,
             name,
+            ..Self::unsaid()
         })
     }
 
     /// How many of `blocks` blocks run before the feature is taken.
     pub fn blocks_to_run(&self, json: Json<'_>, blocks: usize) -> Result<usize> {
         // The list has blocks + 1 entries: the input of the first block, then the output of each.
-        let index = if self.select_layer < 0 { self.select_layer + blocks as i64 + 1 } else { self.select_layer };
+        let index =
+            if self.select_layer < 0 { self.select_layer + blocks as i64 + 1 } else { self.select_layer };
         usize::try_from(index).ok().filter(|run| *run <= blocks).ok_or_else(|| {
             let key = if self.ported { "vision_feature_layer" } else { "mm_vision_select_layer" };
-            json.error(key, format!("{} is beyond the {blocks} blocks of the vision tower", self.select_layer))
+            json.error(
+                key,
+                format!("{} is beyond the {blocks} blocks of the vision tower", self.select_layer),
+            )
         })
     }
 }
@@ -108,5 +140,6 @@ fn layer(json: Json<'_>, key: &str, value: &serde_json::Value) -> Result<i64> {
         [one] => one.as_i64(),
         _ => None,
     });
-    one.filter(|n| n.unsigned_abs() < 1 << 20).ok_or_else(|| json.error(key, format!("{value} is not one layer's number")))
+    one.filter(|n| n.unsigned_abs() < 1 << 20)
+        .ok_or_else(|| json.error(key, format!("{value} is not one layer's number")))
 }

@@ -52,7 +52,9 @@ impl Text {
     pub fn read(json: Json<'_>) -> Result<Self> {
         let model_type = json.text("model_type")?.unwrap_or("llama");
         if !KNOWN.contains(&model_type) {
-            let problem = format!("{model_type} is not supported; Pumice reads the llama family (LLaMA, Vicuna, LLaVA)");
+            let problem = format!(
+                "{model_type} is not supported; Pumice reads the llama family (LLaMA, Vicuna, LLaVA)"
+            );
             return Err(json.error("model_type", problem));
         }
         if let Some(act) = json.text("hidden_act")?.filter(|act| *act != "silu") {
@@ -62,12 +64,17 @@ impl Text {
         let heads = json.count("num_attention_heads", 32)?;
         let kv_heads = json.count("num_key_value_heads", heads)?;
         if !heads.is_multiple_of(kv_heads) {
-            return Err(json.error("num_key_value_heads", format!("{kv_heads} does not divide the {heads} heads")));
+            return Err(
+                json.error("num_key_value_heads", format!("{kv_heads} does not divide the {heads} heads"))
+            );
         }
         let head_dim = match json.get("head_dim") {
             Some(_) => json.count("head_dim", 0)?,
             None if hidden.is_multiple_of(heads) => hidden / heads,
-            None => return Err(json.error("num_attention_heads", format!("{heads} does not divide hidden_size {hidden}"))),
+            None => {
+                return Err(json
+                    .error("num_attention_heads", format!("{heads} does not divide hidden_size {hidden}")));
+            }
         };
         if head_dim % 2 != 0 {
             return Err(json.error("head_dim", format!("{head_dim} is odd; rotary positions need pairs")));
@@ -127,7 +134,12 @@ fn rope(json: Json<'_>, max_context: usize) -> Result<(f64, Scaling)> {
             high: inner.number("high_freq_factor", 4.0)?,
             context: inner.number("original_max_position_embeddings", max_context as f64)?,
         },
-        other => return Err(inner.error("rope_type", format!("{other} is not supported; known are default, linear and llama3"))),
+        other => {
+            return Err(inner.error(
+                "rope_type",
+                format!("{other} is not supported; known are default, linear and llama3"),
+            ));
+        }
     };
     if let Scaling::Llama3 { low, high, .. } = scaling
         && low >= high

@@ -47,7 +47,10 @@ impl Vision {
     pub fn read(json: Json<'_>, defaults: Defaults, processor: Option<&JsonFile>) -> Result<Self> {
         let model_type = json.text("model_type")?.unwrap_or("clip_vision_model");
         if !["clip_vision_model", "clip"].contains(&model_type) {
-            return Err(json.error("model_type", format!("{model_type} is not supported; LLaVA's vision tower is CLIP")));
+            return Err(json.error(
+                "model_type",
+                format!("{model_type} is not supported; LLaVA's vision tower is CLIP"),
+            ));
         }
         let act = json.text("hidden_act")?.unwrap_or("quick_gelu");
         if !["quick_gelu", "gelu"].contains(&act) {
@@ -73,10 +76,16 @@ impl Vision {
             std: three(processor, "image_std")?.unwrap_or(CLIP_STD),
         };
         if !vision.width.is_multiple_of(vision.heads) {
-            return Err(json.error("num_attention_heads", format!("{} does not divide hidden_size {}", vision.heads, vision.width)));
+            return Err(json.error(
+                "num_attention_heads",
+                format!("{} does not divide hidden_size {}", vision.heads, vision.width),
+            ));
         }
         if !vision.image.is_multiple_of(vision.patch) {
-            return Err(json.error("patch_size", format!("{} does not divide image_size {}", vision.patch, vision.image)));
+            return Err(json.error(
+                "patch_size",
+                format!("{} does not divide image_size {}", vision.patch, vision.image),
+            ));
         }
         Ok(vision)
     }
@@ -84,7 +93,13 @@ impl Vision {
     /// The tower of CLIP ViT-L/14 at another size: for checkpoints that bundle a tower and describe it nowhere. Shapes
     /// come from the tensors: `patch_embd` [width, 3, patch, patch], `position_embd` [1 + (image/patch)², width],
     /// `fc1` [ff, width]. `None` where these make no square picture.
-    pub fn from_shapes(patch_embd: &[usize], positions: usize, ff: usize, blocks: usize, processor: Option<&JsonFile>) -> Result<Option<Self>> {
+    pub fn from_shapes(
+        patch_embd: &[usize],
+        positions: usize,
+        ff: usize,
+        blocks: usize,
+        processor: Option<&JsonFile>,
+    ) -> Result<Option<Self>> {
         /// Width of a head in every CLIP.
         const HEAD: usize = 64;
         let &[width, 3, patch, _] = patch_embd else { return Ok(None) };

@@ -1,0 +1,213 @@
+//! The run: tensors stream from the mapped source through a pool of threads into temporary files.
+//!
+//! A tensor is cut into pieces of rows. Each wave takes a few pieces per thread: read to f32, quantize, and if asked
+//! compare with what was read; then the wave's bytes are written in order. Memory is bounded by the wave, not the tensor.
+
+mod space;
+
+use std::path::{Path, PathBuf};
+
+use pumice_kernels::{
+    DType,
+    quant::{self, error::Deviation},
+};
+use pumice_models::gguf::Writer;
+use rayon::prelude::*;
+
+use crate::{
+    Error, Layout, Plan, Planned, Recipe, Result, Source, SourceTensor, plan, plan::headers, source::Reader,
+};
+
+/// How to run.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The types.
+    pub recipe: Recipe,
+    /// One file or a pair.
+    pub layout: Layout,
+    /// Threads; 0 for one per processor.
+    pub threads: usize,
+    /// Replaces an existing output.
+    pub force: bool,
+    /// Measures every tensor's error, which takes a fifth more time.
+    pub measure: bool,
+}
+
+impl Options {
+    /// One file by `recipe`, on all processors, without measuring.
+    pub fn new(recipe: Recipe) -> Self {
+        Self { recipe, layout: Layout::OneFile, threads: 0, force: false, measure: false }
+    }
+}
+
+/// Hears how a run goes, and can stop it.
+pub trait Progress: Sync {
+    /// Tensor `index` of `count` begins.
+    fn tensor(&self, index: usize, count: usize, tensor: &Planned) {
+        let _ = (index, count, tensor);
+    }
+
+    /// `done` of `total` bytes of the output are written. False stops the run; nothing is left behind.
+    fn advance(&self, done: u64, total: u64) -> bool {
+        let _ = (done, total);
+        true
+    }
+}
+
+/// Nobody listens.
+impl Progress for () {}
+
+/// What a run did.
+#[derive(Debug, Clone)]
+pub struct Report {
+    /// The files written, the text model's first.
+    pub files: Vec<PathBuf>,
+    /// Bytes of their tensors.
+    pub bytes: u64,
+    /// Elements of their tensors.
+    pub elements: u64,
+    /// Every tensor, in order.
+    pub tensors: Vec<TensorReport>,
+}
+
+/// What became of a tensor.
+#[derive(Debug, Clone)]
+pub struct TensorReport {
+    /// What was planned.
+    pub planned: Planned,
+    /// Its error, where it was measured and its type rounds.
+    pub error: Option<Deviation>,
+}
+
+/// Elements of a piece: 1 MB of f32, which stays in a core's cache while it is quantized.
+const PIECE: usize = 1 << 18;
+/// Pieces of a wave per thread: enough that a thread which ends early finds another.
+const PIECES_PER_THREAD: usize = 8;
+
+/// Converts `source` to `out`, and beside it where a pair is asked for.
+///
+/// # Errors
+/// The output exists, does not fit on the disk, or is the source; a weight cannot be stored; somebody stopped the run.
+/// No output is left then.
+pub fn run(source: &Source, out: &Path, options: &Options, progress: &dyn Progress) -> Result<Report> {
+    let plan = plan(source, out, &options.recipe, options.layout)?;
+    if !options.force
+        && let Some(path) = plan.files.iter().find(|p| p.exists())
+    {
+        return Err(Error::Exists { path: path.clone() });
+    }
+    space::check(&plan)?;
+    let pool = pool(options.threads)?;
+    let mut writers = Vec::new();
+    for (header, path) in headers(source, &options.recipe, &plan).into_iter().zip(&plan.files) {
+        writers.push(Writer::create(path, header, options.force)?);
+    }
+    let tensors = pool.install(|| convert_all(source, &plan, options, &mut writers, progress))?;
+    // Both halves are whole before either takes its name.
+    for writer in writers {
+        writer.finish()?;
+    }
+    Ok(Report { bytes: plan.bytes(), elements: plan.elements(), files: plan.files, tensors })
+}
+
+fn pool(threads: usize) -> Result<rayon::ThreadPool> {
+    let builder =
+        rayon::ThreadPoolBuilder::new().num_threads(threads).thread_name(|i| format!("quantize-{i}"));
+    builder.build().map_err(|e| Error::Threads { threads, problem: e.to_string() })
+}
+
+fn convert_all(
+    source: &Source,
+    plan: &Plan,
+    options: &Options,
+    writers: &mut [Writer],
+    progress: &dyn Progress,
+) -> Result<Vec<TensorReport>> {
+    let total = plan.bytes();
+    let mut done = 0;
+    let mut reports = Vec::with_capacity(plan.tensors.len());
+    for (index, (tensor, planned)) in source.tensors.iter().zip(&plan.tensors).enumerate() {
+        progress.tensor(index, plan.tensors.len(), planned);
+        let mut write = |bytes: &[u8]| {
+            writers[planned.file].write(&planned.name, bytes)?;
+            done += bytes.len() as u64;
+            if progress.advance(done, total) { Ok(()) } else { Err(Error::Cancelled) }
+        };
+        let error = convert(tensor, planned.to, options.measure, &mut write)?;
+        reports.push(TensorReport { planned: planned.clone(), error });
+    }
+    Ok(reports)
+}
+
+/// Converts one tensor to `dtype` and hands its bytes to `write`, piece by piece in order.
+fn convert(
+    tensor: &SourceTensor,
+    dtype: DType,
+    measure: bool,
+    write: &mut dyn FnMut(&[u8]) -> Result<()>,
+) -> Result<Option<Deviation>> {
+    if let Some(bytes) = tensor.verbatim(dtype) {
+        // Written by the piece, so that a person who stops the run does not wait for a whole matrix.
+        bytes.chunks(4 * PIECE).try_for_each(write)?;
+        return Ok(None);
+    }
+    let measure = measure && dtype != DType::F32;
+    let reader = tensor.reader()?;
+    let (rows, cols) = (tensor.rows(), tensor.cols());
+    let rows_per_piece = (PIECE / cols.max(1)).max(1);
+    let pieces: Vec<usize> = (0..rows).step_by(rows_per_piece).collect();
+    let wave = rayon::current_num_threads() * PIECES_PER_THREAD;
+    let mut error: Option<Deviation> = None;
+    for wave in pieces.chunks(wave) {
+        let one = |first: &usize| {
+            let count = rows_per_piece.min(rows - first);
+            piece(tensor, &reader, *first, count, dtype, measure)
+        };
+        let done: Vec<_> = wave.par_iter().map(one).collect::<Result<_>>()?;
+        for (bytes, of_piece) in done {
+            write(&bytes)?;
+            error = match (error, of_piece) {
+                (Some(all), Some(piece)) => Some(all.with(piece)),
+                (all, piece) => all.or(piece),
+            };
+        }
+    }
+    Ok(error)
+}
+
+/// Rows `first .. first + count` as bytes of `dtype`, with their error.
+fn piece(
+    tensor: &SourceTensor,
+    reader: &Reader<'_>,
+    first: usize,
+    count: usize,
+    dtype: DType,
+    measure: bool,
+) -> Result<(Vec<u8>, Option<Deviation>)> {
+    let cols = tensor.cols();
+    let mut values = vec![0.0f32; count * cols];
+    reader.read(first, &mut values)?;
+    if dtype == DType::F16 {
+        check_f16(tensor, first, &values)?;
+    }
+    let mut bytes = vec![0u8; values.len() / dtype.block_len() * dtype.block_bytes()];
+    quant::quantize(dtype, cols, &values, &mut bytes, None);
+    let error = measure.then(|| Deviation::of(dtype, &values, &bytes));
+    Ok((bytes, error))
+}
+
+/// bf16 and f32 reach further than f16, which would become infinite without a word.
+fn check_f16(tensor: &SourceTensor, first: usize, values: &[f32]) -> Result<()> {
+    /// The first number that rounds to infinity: halfway between 65504 and the 65536 that would follow it.
+    const OVERFLOW: f32 = 65520.0;
+    match values.iter().position(|v| v.abs() >= OVERFLOW) {
+        None => Ok(()),
+        Some(at) => {
+            let row = first + at / tensor.cols();
+            Err(Error::BeyondF16 { tensor: tensor.name.clone(), row, value: values[at] })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
