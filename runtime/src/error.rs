@@ -88,4 +88,49 @@ pub enum Error {
     /// The model's file, or running the model.
     #[error(transparent)]
     Model(#[from] pumice_models::Error),
+    /// A sampling option outside its range.
+    #[error("{what} {value}: must be {range}")]
+    SamplerOption {
+        /// The option.
+        what: &'static str,
+        /// What was given.
+        value: f32,
+        /// What is allowed.
+        range: &'static str,
+    },
+    /// The model computed something that is no number.
+    #[error(
+        "the logit of token {id} is {value}: the model's weights are damaged; check the file or make it anew"
+    )]
+    BadLogits {
+        /// The first such token.
+        id: u32,
+        /// Its logit.
+        value: f32,
+    },
+    /// There is no token to draw.
+    #[error("the model's vocabulary is empty: the file is damaged; make it anew")]
+    NoLogits,
+    /// A picture was shown to a model without eyes.
+    #[error(
+        "this model has no vision part: give its mmproj file (--mmproj FILE), or a LLaVA model that holds both"
+    )]
+    NoVision,
+    /// Nothing was asked.
+    #[error("the question is empty: ask something, or show a picture")]
+    EmptyQuestion,
+    /// Nothing can be answered again.
+    #[error("nothing has been asked yet that could be answered again")]
+    NothingAsked,
+    /// The conversation does not fit in the context.
+    #[error(
+        "the conversation takes {tokens} tokens, the context holds {ctx} with room for an answer; \
+         ask less, begin anew (/clear), or make the context larger (-c {})", (tokens + 256).next_multiple_of(256)
+    )]
+    PromptTooLong {
+        /// Positions that the prompt takes.
+        tokens: usize,
+        /// Positions of the context.
+        ctx: usize,
+    },
 }

@@ -7,6 +7,7 @@
 
 pub mod error;
 pub mod pixels;
+pub mod sample;
 pub mod vocab;
 
 pub use error::{Error, Result};

@@ -1,0 +1,3 @@
+//! The one integration test binary: the house's own rules, and the program as a person runs it.
+
+mod house;

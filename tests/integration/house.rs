@@ -1,0 +1,119 @@
+//! The rules of the house that a program can check: dependency edges, file sizes, where `unsafe` stands.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// Which crates of ours each crate may depend on (ARCHITECTURE.md, "Folders").
+const EDGES: [(&str, &[&str]); 4] = [
+    ("kernels", &[]),
+    ("models", &["pumice-kernels"]),
+    ("runtime", &["pumice-kernels", "pumice-models"]),
+    ("quantize", &["pumice-kernels", "pumice-models"]),
+];
+
+/// Where `unsafe` may stand: instruction sets, the thread pool, the memory map.
+const UNSAFE: [&str; 4] =
+    ["kernels/src/cpu/x86", "kernels/src/cpu/neon", "kernels/src/cpu/pool.rs", "models/src/map.rs"];
+
+/// Lines of a source file at most (tests beside the code counted).
+const LINES: usize = 800;
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// All `.rs` files of the workspace, relative to its root.
+fn sources() -> Vec<PathBuf> {
+    fn walk(dir: &Path, out: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(dir).expect("a readable folder") {
+            let path = entry.expect("a folder entry").path();
+            let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+            if path.is_dir() && name != "target" && !name.starts_with('.') {
+                walk(&path, out);
+            } else if path.extension().is_some_and(|e| e == "rs") {
+                out.push(path);
+            }
+        }
+    }
+    let mut out = Vec::new();
+    walk(&root(), &mut out);
+    assert!(out.len() > 20, "only {} source files found: is the walk broken?", out.len());
+    out.into_iter().map(|p| p.strip_prefix(root()).expect("below the root").to_path_buf()).collect()
+}
+
+fn text(path: &Path) -> String {
+    fs::read_to_string(root().join(path)).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+#[test]
+fn crates_depend_only_downwards() {
+    for (name, allowed) in EDGES {
+        let manifest = text(Path::new(&format!("{name}/Cargo.toml")));
+        let dependencies = manifest
+            .split("[dependencies]")
+            .nth(1)
+            .unwrap_or_else(|| panic!("{name}/Cargo.toml has no [dependencies]"))
+            .split("\n[")
+            .next()
+            .unwrap_or_default();
+        for line in dependencies.lines().filter(|l| l.starts_with("pumice")) {
+            let crate_name = line.split([' ', '=', '.']).next().unwrap_or_default();
+            assert!(
+                allowed.contains(&crate_name),
+                "{name} depends on {crate_name}; it may depend on {allowed:?} only"
+            );
+        }
+    }
+}
+
+#[test]
+fn files_stay_readable() {
+    for path in sources() {
+        let lines = text(&path).lines().count();
+        assert!(lines <= LINES, "{} has {lines} lines, {LINES} at most: divide it", path.display());
+    }
+}
+
+#[test]
+fn unsafe_stands_where_it_may() {
+    let word = |line: &str| {
+        let code = line.split("//").next().unwrap_or_default();
+        code.split(|c: char| !c.is_alphanumeric() && c != '_').any(|w| w == "unsafe")
+    };
+    for path in sources() {
+        let name = path.to_string_lossy().replace('\\', "/");
+        let is_test = name.contains("/tests/") || name.starts_with("tests/");
+        if is_test || UNSAFE.iter().any(|u| name.starts_with(u)) {
+            continue;
+        }
+        for (number, line) in text(&path).lines().enumerate() {
+            assert!(!word(line), "{name}:{}: unsafe belongs in {UNSAFE:?}", number + 1);
+        }
+    }
+}
+
+#[test]
+fn every_file_says_what_it_holds() {
+    for path in sources() {
+        let first = text(&path).lines().next().unwrap_or_default().to_string();
+        assert!(
+            first.starts_with("//") || first.starts_with("#!"),
+            "{} begins with {first:?}, not with a line that says what it holds",
+            path.display()
+        );
+    }
+}
+
+#[test]
+fn no_mod_rs_and_no_drawers() {
+    for path in sources() {
+        let stem = path.file_stem().and_then(|s| s.to_str()).unwrap_or_default();
+        assert!(
+            !["mod", "utils", "util", "common", "helpers", "misc"].contains(&stem),
+            "{}: name it after what it does",
+            path.display()
+        );
+    }
+}
