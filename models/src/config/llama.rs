@@ -59,19 +59,7 @@ impl LlamaConfig {
                 format!("{kv_heads} key heads do not divide {heads} query heads; the file was made wrongly"),
             ));
         }
-        let head_dim = match file.get(keys::KEY_LENGTH) {
-            Some(_) => bounded_head(file, keys::KEY_LENGTH, positive(file, keys::KEY_LENGTH)?)?,
-            None => head_width(file, keys::EMBEDDING_LENGTH, hidden, keys::HEAD_COUNT, heads)?,
-        };
-        if let Some(value) = file.usize(keys::VALUE_LENGTH)?.filter(|&v| v != head_dim) {
-            return Err(Error::key(
-                file.path(),
-                keys::VALUE_LENGTH,
-                format!(
-                    "value heads of {value} beside key heads of {head_dim}: Pumice runs models where they are equal"
-                ),
-            ));
-        }
+        let head_dim = head_dim(file, hidden, heads)?;
         let table = file.need_tensor(names::TOKEN_EMBD)?;
         if table.cols() != hidden || table.dims.len() != 2 {
             return Err(Error::tensor(
@@ -81,21 +69,6 @@ impl LlamaConfig {
                     "has dimensions {:?} (fastest first) but {} is {hidden}; the file was made wrongly",
                     table.dims,
                     keys::EMBEDDING_LENGTH
-                ),
-            ));
-        }
-        // Checked here because the rotary frequencies are made from it at once: a damaged key must not take memory.
-        let keys_of_0 = names::blk(0, names::ATTN_K);
-        let k = file.need_tensor(&keys_of_0)?;
-        if k.rows() != kv_heads * head_dim {
-            return Err(Error::tensor(
-                file.path(),
-                &keys_of_0,
-                format!(
-                    "has dimensions {:?} (fastest first) but {kv_heads} key heads of {head_dim} make {} rows; \
-                     the file was made wrongly",
-                    k.dims,
-                    kv_heads * head_dim
                 ),
             ));
         }
@@ -123,6 +96,24 @@ impl LlamaConfig {
     pub fn q_width(&self) -> usize {
         self.heads * self.head_dim
     }
+}
+
+/// Elements of a head, of queries, keys and values alike.
+fn head_dim(file: &File, hidden: usize, heads: usize) -> Result<usize> {
+    let head_dim = match file.get(keys::KEY_LENGTH) {
+        Some(_) => bounded_head(file, keys::KEY_LENGTH, positive(file, keys::KEY_LENGTH)?)?,
+        None => head_width(file, keys::EMBEDDING_LENGTH, hidden, keys::HEAD_COUNT, heads)?,
+    };
+    if let Some(value) = file.usize(keys::VALUE_LENGTH)?.filter(|&v| v != head_dim) {
+        return Err(Error::key(
+            file.path(),
+            keys::VALUE_LENGTH,
+            format!(
+                "value heads of {value} beside key heads of {head_dim}: Pumice runs models where they are equal"
+            ),
+        ));
+    }
+    Ok(head_dim)
 }
 
 /// Refuses all architectures but `llama`, and its mixtures of experts.

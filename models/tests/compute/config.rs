@@ -51,8 +51,11 @@ fn text_keys_that_contradict() {
     );
     text_error(|m| _ = m.set(keys::HEAD_COUNT, 0u32), &[keys::HEAD_COUNT, "0"]);
     text_error(|m| _ = m.set(keys::HEAD_COUNT_KV, 3u32), &[keys::HEAD_COUNT_KV, "3", "4"]);
-    text_error(|m| _ = m.set(keys::HEAD_COUNT_KV, 2u32), &["blk.0.attn_k.weight", "[32, 32]", "16"]);
-    text_error(|m| _ = m.set(keys::KEY_LENGTH, 16u32), &["blk.0.attn_k.weight", "[32, 32]", "64"]);
+    text_error(
+        |m| _ = m.set(keys::HEAD_COUNT_KV, 2u32),
+        &["blk.0.attn_k.weight", "[32, 32]", "16 rows of 32"],
+    );
+    text_error(|m| _ = m.set(keys::KEY_LENGTH, 16u32), &["blk.0.attn_q.weight", "[32, 32]", "64 rows of 32"]);
     text_error(|m| _ = m.set(keys::KEY_LENGTH, 1_000_000_000u32), &[keys::KEY_LENGTH, "256"]);
     text_error(|m| _ = m.set(keys::VALUE_LENGTH, 4u32), &[keys::VALUE_LENGTH, "4", "8"]);
     text_error(|m| _ = m.set(keys::EMBEDDING_LENGTH, 64u32), &["token_embd.weight", "[32, 40]", "64"]);
