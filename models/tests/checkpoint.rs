@@ -190,6 +190,69 @@ fn old_and_compressed_files_are_refused_with_a_way_out() {
     refused(of(b"PK\x03\x04"), &["zip"]);
 }
 
+#[test]
+fn safetensors_headers_that_lie_are_refused() {
+    let of = |header: &str, data: usize| {
+        let bytes = [&(header.len() as u64).to_le_bytes(), header.as_bytes(), &vec![0; data]].concat();
+        read(Path::new("x.safetensors"), Bytes::new(bytes))
+    };
+    let tensor = |shape: &str, to: u64| {
+        format!("{{\"w\":{{\"dtype\":\"F32\",\"shape\":{shape},\"data_offsets\":[0,{to}]}}}}")
+    };
+    assert_eq!(of(&tensor("[2,2]", 16), 16).unwrap()[0].shape, [2, 2]);
+    refused(of(&tensor("[2,3]", 16), 16), &["x.safetensors", "header"]);
+    refused(of(&tensor("[2,2]", 16), 15), &["x.safetensors", "tensor w", "0..16", "end at 15"]);
+    refused(of(&tensor("[4294967296,4294967296]", 16), 16), &["header"]);
+    refused(of("{\"w\":3}", 0), &["header"]);
+    let long = [u64::MAX.to_le_bytes().as_slice(), b"{}"].concat();
+    refused(read(Path::new("x"), Bytes::new(long)), &["does not begin as a safetensors file"]);
+    let cut = [100u64.to_le_bytes().as_slice(), b"{}"].concat();
+    refused(read(Path::new("x"), Bytes::new(cut)), &["header of 100 bytes"]);
+}
+
+/// The first PyTorch shard, each of its files changed by `change`.
+fn repacked(change: impl Fn(&str, &mut Vec<u8>)) -> Result<usize, Error> {
+    use std::io::{Cursor, Read, Write};
+    let file = fs::File::open(golden("torch/pytorch_model-00001-of-00002.bin")).unwrap();
+    let mut old = zip::ZipArchive::new(file).unwrap();
+    let mut new = zip::ZipWriter::new(Cursor::new(Vec::new()));
+    let options = zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
+    for i in 0..old.len() {
+        let mut entry = old.by_index(i).unwrap();
+        let (name, mut data) = (entry.name().unwrap().into_owned(), Vec::new());
+        entry.read_to_end(&mut data).unwrap();
+        change(name.split_once('/').unwrap().1, &mut data);
+        if !data.is_empty() {
+            new.start_file(name, options).unwrap();
+            new.write_all(&data).unwrap();
+        }
+    }
+    read(Path::new("p.bin"), Bytes::new(new.finish().unwrap().into_inner())).map(|t| t.len())
+}
+
+#[test]
+fn pytorch_files_whose_parts_disagree_are_refused() {
+    assert_eq!(repacked(|_, _| ()).unwrap(), 6);
+    let on = |file: &'static str, change: fn(&mut Vec<u8>)| {
+        repacked(move |name, data| {
+            if name == file {
+                change(data)
+            }
+        })
+    };
+    refused(on("data/0", |d| d.truncate(92)), &["tensor whole", "storage of 24 F32 elements has 92 bytes"]);
+    refused(on("data/0", |d| d.push(0)), &["tensor whole", "97 bytes"]);
+    refused(on("data/0", Vec::clear), &["tensor whole", "storage \"0\" is not in the file"]);
+    refused(on("byteorder", |d| *d = b"big".to_vec()), &["big-endian"]);
+    refused(on("data.pkl", Vec::clear), &["no PyTorch checkpoint"]);
+    // Strides and offsets that leave the storage: 6 elements from one row to the next become 200.
+    let stride = |d: &mut Vec<u8>| {
+        let at = d.windows(4).position(|w| w == b"K\x06K\x01").unwrap();
+        d[at + 1] = 200;
+    };
+    refused(on("data.pkl", stride), &["tensor whole", "strides [200, 1]", "storage of 24"]);
+}
+
 /// A pickle of protocol 2 that ends in `body`.
 fn pickled(body: &[u8]) -> Result<usize, Error> {
     let data = [b"\x80\x02", body, b"."].concat();
