@@ -85,6 +85,30 @@ pub enum Error {
         /// What is wrong and what to do.
         what: String,
     },
+    /// No such conversation template.
+    #[error("there is no template {name:?}; known are {known}")]
+    UnknownTemplate {
+        /// The name asked for.
+        name: String,
+        /// The names there are.
+        known: String,
+    },
+    /// A token that the prompt needs is not in the vocabulary.
+    #[error(
+        "the vocabulary has no token {token}, which this model's prompts need; the text file belongs to another model"
+    )]
+    MissingToken {
+        /// The token's text.
+        token: String,
+    },
+    /// A model's own chat template fails.
+    #[error("{name}: chat template: {why}; choose one of Pumice's templates instead")]
+    ChatTemplate {
+        /// The file.
+        name: String,
+        /// What failed, and where in the template.
+        why: String,
+    },
     /// The model's file, or running the model.
     #[error(transparent)]
     Model(#[from] pumice_models::Error),

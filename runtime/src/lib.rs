@@ -7,9 +7,12 @@
 
 pub mod error;
 pub mod pixels;
+pub mod prompt;
 pub mod sample;
 pub mod vocab;
 
 pub use error::{Error, Result};
 pub use pixels::{Picture, Preprocess};
+pub use prompt::{Chunk, Conversation, Format, ImagePlace, Turn};
+pub use sample::{Sampler, SamplerOptions, Stop};
 pub use vocab::{Detokenizer, Vocabulary};

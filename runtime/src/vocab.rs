@@ -287,4 +287,4 @@ fn stops(pieces: &Pieces, ids: &HashMap<String, u32>) -> Vec<u32> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
