@@ -1,7 +1,7 @@
 //! LLaMA: token ids and image features in, logits out.
 //!
 //! Read [`Llama::forward`] from top to bottom: everything that the model computes stands there and in
-//! [`Llama::blocks`]. A tensor is a matrix whose rows are tokens; weights stay as the file stores them; every
+//! `Llama::blocks`. A tensor is a matrix whose rows are tokens; weights stay as the file stores them; every
 //! activation is a named matrix allocated at load, so that a forward pass neither allocates nor fails in the middle.
 //! The caller says at which position rows go, and thereby what of the cache stays valid: the cache is truncated by
 //! writing at a lower position.

@@ -6,7 +6,7 @@
 
 /// The token embeddings, [vocab, hidden].
 pub const TOKEN_EMBD: &str = "token_embd.weight";
-/// The last norm before the logits, [hidden].
+/// The last norm before the logits, [1, hidden].
 pub const OUTPUT_NORM: &str = "output_norm.weight";
 /// The matrix that makes logits, [vocab, hidden]; absent where it is tied to [`TOKEN_EMBD`].
 pub const OUTPUT: &str = "output.weight";
@@ -23,7 +23,7 @@ pub fn blk_bias(block: usize, part: &str) -> String {
     format!("blk.{block}.{part}.bias")
 }
 
-/// Part of a LLaMA block: the norm before attention, [hidden].
+/// Part of a LLaMA block: the norm before attention, [1, hidden].
 pub const ATTN_NORM: &str = "attn_norm";
 /// Part of a LLaMA or CLIP block: queries, [heads·head_dim, hidden].
 pub const ATTN_Q: &str = "attn_q";
@@ -33,7 +33,7 @@ pub const ATTN_K: &str = "attn_k";
 pub const ATTN_V: &str = "attn_v";
 /// Part of a LLaMA block: what attention gives back to the residual stream, [hidden, heads·head_dim].
 pub const ATTN_OUTPUT: &str = "attn_output";
-/// Part of a LLaMA block: the norm before the MLP, [hidden].
+/// Part of a LLaMA block: the norm before the MLP, [1, hidden].
 pub const FFN_NORM: &str = "ffn_norm";
 /// Part of a LLaMA block: the gate, [ff, hidden].
 pub const FFN_GATE: &str = "ffn_gate";
@@ -46,7 +46,7 @@ pub const FFN_DOWN: &str = "ffn_down";
 pub const BLK_PARTS: [&str; 9] =
     [ATTN_NORM, ATTN_Q, ATTN_K, ATTN_V, ATTN_OUTPUT, FFN_NORM, FFN_GATE, FFN_UP, FFN_DOWN];
 
-/// CLIP's class embedding, [hidden]. It has no suffix in llama.cpp's files.
+/// CLIP's class embedding, [1, hidden]. It has no suffix in llama.cpp's files.
 pub const V_CLASS_EMBD: &str = "v.class_embd";
 /// CLIP's patch convolution without bias, [hidden, channels·patch·patch]; four dimensions in the file.
 pub const V_PATCH_EMBD: &str = "v.patch_embd.weight";
@@ -54,9 +54,9 @@ pub const V_PATCH_EMBD: &str = "v.patch_embd.weight";
 pub const V_PATCH_EMBD_BIAS: &str = "v.patch_embd.bias";
 /// CLIP's learned positions, class first, [1 + patches, hidden].
 pub const V_POSITION_EMBD: &str = "v.position_embd.weight";
-/// The norm before CLIP's first block (Hugging Face: `pre_layrnorm`), [hidden].
+/// The norm before CLIP's first block (Hugging Face: `pre_layrnorm`), [1, hidden].
 pub const V_PRE_LN: &str = "v.pre_ln.weight";
-/// Its bias, [hidden].
+/// Its bias, [1, hidden].
 pub const V_PRE_LN_BIAS: &str = "v.pre_ln.bias";
 /// The norm of CLIP's pooled output. LLaVA never applies it and it must not be written; where a file has it, it is ignored.
 pub const V_POST_LN: &str = "v.post_ln.weight";
@@ -73,9 +73,9 @@ pub fn v_blk_bias(block: usize, part: &str) -> String {
 
 /// Part of a CLIP block: what attention gives back to the residual stream, [hidden, hidden].
 pub const ATTN_OUT: &str = "attn_out";
-/// Part of a CLIP block: the norm before attention, [hidden].
+/// Part of a CLIP block: the norm before attention, [1, hidden].
 pub const LN1: &str = "ln1";
-/// Part of a CLIP block: the norm before the MLP, [hidden].
+/// Part of a CLIP block: the norm before the MLP, [1, hidden].
 pub const LN2: &str = "ln2";
 
 /// All parts of a CLIP block; each has a weight and a bias.
@@ -86,7 +86,7 @@ pub fn mm(index: usize) -> String {
     format!("mm.{index}.weight")
 }
 
-/// Its bias, [width out].
+/// Its bias, [1, width out].
 pub fn mm_bias(index: usize) -> String {
     format!("mm.{index}.bias")
 }
