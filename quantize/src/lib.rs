@@ -20,10 +20,12 @@ mod plan;
 mod recipe;
 mod run;
 mod source;
+pub mod synthetic;
 pub mod vocab;
 
 pub use error::{Error, Result};
 pub use plan::{Layout, Plan, Planned, plan};
 pub use recipe::{Choice, FileType, ModelFacts, Override, Recipe, weight_type};
-pub use run::{Options, Progress, Report, TensorReport, run};
+pub use run::{Options, Progress, Report, TensorReport, run, run_in_memory};
 pub use source::{Source, SourceOptions, SourceTensor, TEMPLATES};
+pub use synthetic::synthetic;

@@ -5,7 +5,11 @@
 
 mod space;
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    io::Write,
+    path::{Path, PathBuf},
+};
 
 use pumice_kernels::{
     DType,
@@ -15,7 +19,9 @@ use pumice_models::gguf::Writer;
 use rayon::prelude::*;
 
 use crate::{
-    Error, Layout, Plan, Planned, Recipe, Result, Source, SourceTensor, plan, plan::headers, source::Reader,
+    Error, Layout, Plan, Planned, Recipe, Result, Source, SourceTensor, plan,
+    plan::headers,
+    source::{Random, Reader},
 };
 
 /// How to run.
@@ -116,15 +122,29 @@ fn pool(threads: usize) -> Result<rayon::ThreadPool> {
     builder.build().map_err(|e| Error::Threads { threads, problem: e.to_string() })
 }
 
-fn convert_all(
+/// Converts `source` to one GGUF file in memory.
+///
+/// # Errors
+/// As [`run`], but for what concerns the disk.
+pub fn run_in_memory(source: &Source, options: &Options, progress: &dyn Progress) -> Result<Vec<u8>> {
+    let plan = plan(source, Path::new("(memory)"), &options.recipe, Layout::OneFile)?;
+    let pool = pool(options.threads)?;
+    let headers = headers(source, &options.recipe, &plan);
+    let mut writers = headers.into_iter().map(Writer::in_memory).collect::<Result<Vec<_>, _>>()?;
+    pool.install(|| convert_all(source, &plan, options, &mut writers, progress))?;
+    Ok(writers.remove(0).finish()?)
+}
+
+fn convert_all<W: Write + Send>(
     source: &Source,
     plan: &Plan,
     options: &Options,
-    writers: &mut [Writer],
+    writers: &mut [Writer<W>],
     progress: &dyn Progress,
 ) -> Result<Vec<TensorReport>> {
     let total = plan.bytes();
     let mut done = 0;
+    let mut tiles = Tiles::default();
     let mut reports = Vec::with_capacity(plan.tensors.len());
     for (index, (tensor, planned)) in source.tensors.iter().zip(&plan.tensors).enumerate() {
         progress.tensor(index, plan.tensors.len(), planned);
@@ -133,10 +153,54 @@ fn convert_all(
             done += bytes.len() as u64;
             if progress.advance(done, total) { Ok(()) } else { Err(Error::Cancelled) }
         };
-        let error = convert(tensor, planned.to, options.measure, &mut write)?;
+        let error = match tensor.repeats() {
+            Some(random) => tiles.write(tensor, random, planned.to, &mut write).map(|()| None)?,
+            None => convert(tensor, planned.to, options.measure, &mut write)?,
+        };
         reports.push(TensorReport { planned: planned.clone(), error });
     }
     Ok(reports)
+}
+
+/// Rows of synthetic tensors in their types, each kind converted once: by type, columns and spread.
+#[derive(Default)]
+struct Tiles(HashMap<(DType, usize, u32), Vec<u8>>);
+
+impl Tiles {
+    /// Writes a tensor whose rows repeat.
+    fn write(
+        &mut self,
+        tensor: &SourceTensor,
+        random: &Random,
+        dtype: DType,
+        write: &mut dyn FnMut(&[u8]) -> Result<()>,
+    ) -> Result<()> {
+        let (rows, cols) = (tensor.rows(), tensor.cols());
+        let period = random.period.unwrap_or(rows);
+        let row_bytes = cols / dtype.block_len() * dtype.block_bytes();
+        let tile = match self.0.entry((dtype, cols, random.spread.to_bits())) {
+            Entry::Occupied(tile) => tile.into_mut(),
+            Entry::Vacant(slot) => {
+                // From the first shared row on, whichever this tensor begins with; a generator has no last row.
+                let first = period - random.rotation();
+                let reader = tensor.reader()?;
+                let rows: Vec<usize> = (first..first + period).collect();
+                let rows: Vec<_> = rows
+                    .par_iter()
+                    .map(|r| piece(tensor, &reader, *r, 1, dtype, false))
+                    .collect::<Result<_>>()?;
+                slot.insert(rows.into_iter().flat_map(|(bytes, _)| bytes).collect())
+            }
+        };
+        let mut row = 0;
+        while row < rows {
+            let at = (row + random.rotation()) % period;
+            let count = (period - at).min(rows - row);
+            write(&tile[at * row_bytes..(at + count) * row_bytes])?;
+            row += count;
+        }
+        Ok(())
+    }
 }
 
 /// Converts one tensor to `dtype` and hands its bytes to `write`, piece by piece in order.

@@ -18,8 +18,10 @@ use std::path::{Path, PathBuf};
 
 use pumice_models::gguf::Value;
 
-pub(crate) use tensor::Reader;
+pub(crate) use config::{Llava, Scaling, Text, Vision};
+pub(crate) use metadata::{text_keys, vision_keys};
 pub use tensor::SourceTensor;
+pub(crate) use tensor::{Random, Reader};
 
 use crate::{Error, ModelFacts, Result};
 
@@ -112,7 +114,8 @@ impl Source {
     }
 }
 
-fn one_of(what: &'static str, given: Option<&str>, known: &[&str]) -> Result<()> {
+/// Checks that a name is one of the known.
+pub(crate) fn one_of(what: &'static str, given: Option<&str>, known: &[&str]) -> Result<()> {
     match given {
         Some(name) if !known.contains(&name) => {
             Err(Error::Unknown { what, name: name.into(), known: known.join(" ") })

@@ -14,7 +14,7 @@ use super::{
 };
 
 /// Keys and values in the order of writing.
-pub(super) type Keys = Vec<(String, Value)>;
+pub(crate) type Keys = Vec<(String, Value)>;
 
 fn u32_key(key: &str, value: usize) -> (String, Value) {
     // Counts are bounded by 2²⁰ when configurations are read.
@@ -22,7 +22,7 @@ fn u32_key(key: &str, value: usize) -> (String, Value) {
 }
 
 /// `llama.*`, for a vocabulary of `rows` tokens.
-pub(super) fn text_keys(text: &Text, rows: usize) -> Keys {
+pub(crate) fn text_keys(text: &Text, rows: usize) -> Keys {
     let mut out = vec![
         u32_key(BLOCK_COUNT, text.blocks),
         u32_key(CONTEXT_LENGTH, text.context),
@@ -47,7 +47,7 @@ pub(super) fn text_keys(text: &Text, rows: usize) -> Keys {
 }
 
 /// `clip.*` and `pumice.*`, for the `run` blocks that are stored and a projector of the kind `projector`.
-pub(super) fn vision_keys(vision: &Vision, run: usize, llava: &Llava, projector: &str, name: &str) -> Keys {
+pub(crate) fn vision_keys(vision: &Vision, run: usize, llava: &Llava, projector: &str, name: &str) -> Keys {
     let text = |key: &str, value: &str| (key.to_owned(), Value::String(value.into()));
     let flag = |key: &str, value| (key.to_owned(), Value::Bool(value));
     vec![

@@ -30,6 +30,50 @@ pub(super) enum Data {
     Gguf(Bytes, DType),
     /// Computed.
     Values(Vec<f32>),
+    /// Drawn.
+    Random(Random),
+}
+
+/// Normal numbers, the same in every run.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Random {
+    /// Tells tensors apart.
+    pub seed: u64,
+    pub mean: f32,
+    pub spread: f32,
+    /// Rows after which the tensor repeats; tensors that repeat share their rows, each beginning at another.
+    pub period: Option<usize>,
+}
+
+impl Random {
+    /// Which of the shared rows the tensor begins with.
+    pub fn rotation(&self) -> usize {
+        self.period.map_or(0, |period| mix(self.seed) as usize % period)
+    }
+
+    /// Row `row`, each of its numbers a pair of the generator's (Box and Muller, 1958).
+    fn row(&self, row: usize, out: &mut [f32]) {
+        let start = match self.period {
+            Some(period) => ((row + self.rotation()) % period) as u64,
+            None => mix(self.seed) ^ row as u64,
+        };
+        let state = mix(start.wrapping_add(1));
+        for (i, o) in out.iter_mut().enumerate() {
+            let bits = mix(state.wrapping_add(i as u64));
+            // 24 bits each, the first above zero for the logarithm.
+            let (a, b) = ((bits >> 40) + 1, bits & 0xFF_FFFF);
+            let (a, b) = (a as f32 / 16_777_216.0, b as f32 / 16_777_216.0);
+            *o = self.mean + self.spread * (-2.0 * a.ln()).sqrt() * (std::f32::consts::TAU * b).cos();
+        }
+    }
+}
+
+/// Steps and scrambles a number (SplitMix64, Steele, Lea and Flood 2014).
+fn mix(n: u64) -> u64 {
+    let n = n.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    let n = (n ^ (n >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    let n = (n ^ (n >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    n ^ (n >> 31)
 }
 
 /// Which row of the data is row `i`.
@@ -68,6 +112,19 @@ impl SourceTensor {
         Self { name, dims, data: Data::Values(values), order: Order::Same, delta: None }
     }
 
+    /// Numbers that are drawn.
+    pub(crate) fn from_random(name: String, dims: Vec<usize>, random: Random) -> Self {
+        Self { name, dims, data: Data::Random(random), order: Order::Same, delta: None }
+    }
+
+    /// The generator, where rows repeat.
+    pub(crate) fn repeats(&self) -> Option<&Random> {
+        match &self.data {
+            Data::Random(random) => random.period.is_some().then_some(random),
+            _ => None,
+        }
+    }
+
     /// Elements of a row. The patch convolution (four dimensions) counts as a matrix with a row per output channel.
     pub fn cols(&self) -> usize {
         match self.dims.len() {
@@ -97,7 +154,7 @@ impl SourceTensor {
         let base = match &self.data {
             Data::Checkpoint(t) => t.element.to_string(),
             Data::Gguf(_, dtype) => dtype.to_string(),
-            Data::Values(_) => "F32".into(),
+            Data::Values(_) | Data::Random(_) => "F32".into(),
         };
         match &self.delta {
             Some(delta) => format!("{base} + LoRA of rank {}", delta.a.rows()),
@@ -116,6 +173,7 @@ impl SourceTensor {
             Data::Checkpoint(t) => t.bytes.len(),
             Data::Gguf(bytes, _) => bytes.len(),
             Data::Values(v) => size_of_val(v.as_slice()),
+            Data::Random(_) => 4 * self.elements(),
         };
         bytes as u64
     }
@@ -197,6 +255,12 @@ impl Reader<'_> {
         match &self.tensor.data {
             Data::Checkpoint(t) => t.to_f32(first, out)?,
             Data::Values(v) => out.copy_from_slice(&v[first..first + out.len()]),
+            Data::Random(random) => {
+                let cols = self.tensor.cols();
+                for (i, row) in out.chunks_exact_mut(cols).enumerate() {
+                    random.row(first / cols + i, row);
+                }
+            }
             Data::Gguf(bytes, dtype) => {
                 let at = |elements: usize| elements / dtype.block_len() * dtype.block_bytes();
                 quant::dequantize(*dtype, &bytes[at(first)..at(first + out.len())], out);

@@ -3,11 +3,6 @@
 use super::{Json, JsonFile};
 use crate::Result;
 
-/// CLIP's mean of red, green and blue in 0–1.
-const CLIP_MEAN: [f32; 3] = [0.48145466, 0.4578275, 0.40821073];
-/// CLIP's standard deviation of them.
-const CLIP_STD: [f32; 3] = [0.26862954, 0.26130258, 0.27577711];
-
 /// What absent keys mean, which depends on the class that wrote the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Defaults {
@@ -40,6 +35,11 @@ pub(crate) struct Vision {
 }
 
 impl Vision {
+    /// CLIP's mean of red, green and blue in 0–1.
+    pub const CLIP_MEAN: [f32; 3] = [0.48145466, 0.4578275, 0.40821073];
+    /// CLIP's standard deviation of them.
+    pub const CLIP_STD: [f32; 3] = [0.26862954, 0.26130258, 0.27577711];
+
     /// Reads `json`, a `CLIPVisionConfig`, with the mean and deviation of the image processor's configuration.
     ///
     /// # Errors
@@ -72,8 +72,8 @@ impl Vision {
             projection: json.count("projection_dim", or(512, 768))?,
             eps: json.number("layer_norm_eps", 1e-5)?,
             gelu: act == "gelu",
-            mean: three(processor, "image_mean")?.unwrap_or(CLIP_MEAN),
-            std: three(processor, "image_std")?.unwrap_or(CLIP_STD),
+            mean: three(processor, "image_mean")?.unwrap_or(Self::CLIP_MEAN),
+            std: three(processor, "image_std")?.unwrap_or(Self::CLIP_STD),
         };
         if !vision.width.is_multiple_of(vision.heads) {
             return Err(json.error(
@@ -117,8 +117,8 @@ impl Vision {
             projection: 768,
             eps: 1e-5,
             gelu: false,
-            mean: three(processor, "image_mean")?.unwrap_or(CLIP_MEAN),
-            std: three(processor, "image_std")?.unwrap_or(CLIP_STD),
+            mean: three(processor, "image_mean")?.unwrap_or(Self::CLIP_MEAN),
+            std: three(processor, "image_std")?.unwrap_or(Self::CLIP_STD),
         }))
     }
 
