@@ -157,7 +157,7 @@ pub(super) fn dots<F: Unpack>(w: Weights<'_>, first: usize, x: &[ActSlab], out: 
         let mut sum = _mm256_setzero_ps();
         for (slab, x) in x.iter().enumerate() {
             let part = w.part(first + i, slab * bytes, bytes);
-            super::gemv::prefetch(part);
+            super::gemv::prefetch(part.as_ptr(), part.len());
             let (mut u, mut s) = ([0; SLAB], Scales::default());
             F::unpack(part, &mut u, &mut s);
             sum = add::<F>(&u, &s, x, sum);

@@ -223,7 +223,7 @@ fn dot_avx512<F: Plain, const R: usize>(rows: [&[u8]; R], x: &[f32]) -> [f32; R]
     for (i, x) in x.chunks(64).enumerate() {
         for r in 0..R {
             let part = &rows[r][64 * i * size..(64 * i + x.len()) * size];
-            prefetch(part);
+            prefetch(part.as_ptr(), part.len());
             for (j, sum) in sums[r].iter_mut().enumerate() {
                 let cols = x.len().saturating_sub(16 * j).min(16);
                 let mask = if cols < 16 { (1 << cols) - 1 } else { u16::MAX };
@@ -255,7 +255,7 @@ fn dot<F: Plain>(row: &[u8], x: &[f32]) -> f32 {
     let (xs, x_rest) = x.as_chunks::<32>();
     let mut sums = [0.0f32; 32];
     for (w, x) in ws.iter().zip(xs) {
-        prefetch(bytemuck::cast_slice(w));
+        prefetch(w.as_ptr().cast(), size_of_val(w));
         for j in 0..32 {
             sums[j] = F::get(w[j]).mul_add(x[j], sums[j]);
         }
