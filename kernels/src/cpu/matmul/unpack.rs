@@ -5,6 +5,7 @@
 //! inlined into a function that enables an instruction set it becomes vector code for that set, and it cannot read past
 //! the end of a mapped file. Layouts are ggml's; `quant` draws them.
 
+#![allow(clippy::needless_range_loop, reason = "an index runs over several arrays side by side")]
 #![allow(non_camel_case_types, reason = "ggml's names, the same word in file, struct, shader and bench")]
 
 use crate::DType;

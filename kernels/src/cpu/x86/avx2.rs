@@ -4,6 +4,8 @@
 //! of 4-bit weights are summed over 32 columns before they are widened to 32 bits, those of 5 bits over 16, of 6 bits over 8. Bytes
 //! of 8 bits would overflow, so they are taken as signed: |w| times x with the sign of w.
 
+#![allow(clippy::needless_range_loop, reason = "an index runs over several arrays side by side")]
+
 use std::arch::x86_64::*;
 
 use crate::cpu::matmul::{ActSlab, PANEL, Record, SLAB, Scales, Tile, Unpack, Weights, widen as by_rows};

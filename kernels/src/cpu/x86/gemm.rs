@@ -4,6 +4,8 @@
 //! multiplied by both scales and added in f32. 12 integer sums, 12 float sums, 2 weights and a broadcast are 27 of the
 //! 32 registers; a seventh token would spill. Tokens left over run in the same kernel compiled for fewer.
 
+#![allow(clippy::needless_range_loop, reason = "an index runs over several arrays side by side")]
+
 use std::arch::x86_64::*;
 
 use crate::cpu::matmul::{PANEL, Record, Tile, Unpack};
@@ -127,7 +129,7 @@ fn prefetch<const T: usize, const GROUP: usize>(record: *const i32, c: *const f3
     let groups = 256 / GROUP;
     let fetch = |first: *const u8, bytes: usize| {
         for line in 0..bytes.div_ceil(groups * 64) {
-            let at = first.wrapping_add(bytes + (group * bytes / groups & !63) + 64 * line);
+            let at = first.wrapping_add(bytes + ((group * bytes / groups) & !63) + 64 * line);
             // SAFETY: SSE is part of x86-64, and a prefetch of any address is harmless.
             unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) };
         }
