@@ -1,1 +1,63 @@
-fn main() {}
+//! `pumice`: LLaVA made light. One file per subcommand; this one reads the command line and turns an outcome into an exit code.
+//!
+//! Exit codes: 0 done, 1 an error (its message is on stderr), 2 a wrong command line, 130 stopped by Ctrl-C.
+
+mod chat;
+mod interrupt;
+mod quantize;
+mod terminal;
+
+use std::{ffi::OsString, io, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+
+/// LLaVA made light: quantize a checkpoint to 4 bits, then chat about pictures offline.
+#[derive(Parser)]
+#[command(version, about, max_term_width = 110)]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Ask a model about pictures: one question with -p, else a conversation.
+    Chat(chat::Args),
+    /// Turn a checkpoint (Hugging Face folder, the authors' folder, LoRA, GGUF) into one GGUF file.
+    Quantize(quantize::Args),
+}
+
+/// llama.cpp's options of several letters behind one dash, and what clap knows them as.
+const ONE_DASH: [(&str, &str); 2] = [("-ctk", "--cache-type"), ("-mm", "--mmproj")];
+
+/// The command line with llama.cpp's one-dash options spelled out.
+fn spelled_out(args: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    args.map(|arg| {
+        ONE_DASH.iter().find(|(short, _)| arg == *short).map_or(arg, |(_, long)| OsString::from(long))
+    })
+    .collect()
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse_from(spelled_out(std::env::args_os()));
+    let outcome = match args.command {
+        Command::Chat(args) => chat::run(args),
+        Command::Quantize(args) => quantize::run(args),
+    };
+    match outcome {
+        Ok(code) => code,
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            terminal::error(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whether the reader of our output went away (`pumice chat … | head -1`), which is no error of ours.
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<io::Error>())
+        .any(|cause| cause.kind() == io::ErrorKind::BrokenPipe)
+}

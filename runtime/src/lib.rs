@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod chat;
 pub mod error;
 pub mod pixels;
 pub mod prompt;

@@ -1,0 +1,177 @@
+//! An answer on its way: each step computes one token and hands out the text that is sure.
+
+use std::{sync::atomic::Ordering, time::Instant};
+
+use pumice_models::llama::{Input, Logits};
+
+use super::{Chat, cache::Slot};
+use crate::{
+    Result,
+    sample::{Sampler, Stop},
+    vocab::Detokenizer,
+};
+
+/// Why an answer ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Finish {
+    /// The model said that it was done: its end token, or the template's stop string.
+    Stop,
+    /// The answer has as many tokens as were allowed.
+    Length,
+    /// No position of the context is left.
+    ContextFull,
+    /// Somebody stopped it.
+    Cancelled,
+}
+
+/// The pieces of an answer, as an iterator. Dropped early, the answer stands in the conversation as far as it came.
+pub struct Answer<'a> {
+    chat: &'a mut Chat,
+    sampler: Sampler,
+    detokenizer: Detokenizer,
+    stop: Stop,
+    /// Ids of the answer, as generated.
+    ids: Vec<u32>,
+    /// Bytes of text shown or held after each id, so that ids of a stop string can be told from the answer's.
+    ends: Vec<usize>,
+    /// Bytes of text so far.
+    text: usize,
+    /// Bytes handed out.
+    shown: usize,
+    finish: Option<Finish>,
+    /// Whether the conversation knows of it.
+    recorded: bool,
+}
+
+impl<'a> Answer<'a> {
+    /// An answer to the prompt that the cache holds, its logits computed; or, with `finish`, one that ended before it began.
+    pub(super) fn new(chat: &'a mut Chat, sampler: Sampler, finish: Option<Finish>) -> Self {
+        let detokenizer = Detokenizer::new();
+        let stop = Stop::new(chat.format.stop_strings().iter().map(ToString::to_string));
+        let recorded = finish.is_some();
+        Self {
+            chat,
+            sampler,
+            detokenizer,
+            stop,
+            ids: Vec::new(),
+            ends: Vec::new(),
+            text: 0,
+            shown: 0,
+            finish,
+            recorded,
+        }
+    }
+
+    /// Why it ended; `None` while it goes on.
+    pub fn finish(&self) -> Option<Finish> {
+        self.finish
+    }
+
+    /// Ids generated so far, the end token left out.
+    pub fn ids(&self) -> &[u32] {
+        &self.ids
+    }
+
+    /// Draws a token and takes its text. Returns what may be shown.
+    fn step(&mut self) -> Result<String> {
+        if let Some(&last) = self.ids.last()
+            && !self.feed(last)?
+        {
+            return Ok(self.end(Finish::ContextFull));
+        }
+        if self.chat.options.cancel.load(Ordering::SeqCst) {
+            return Ok(self.end(Finish::Cancelled));
+        }
+        let id = self.draw()?;
+        self.chat.stats.generated_tokens += 1;
+        if self.chat.vocabulary.stops().contains(&id) {
+            return Ok(self.end(Finish::Stop));
+        }
+        let piece = self.detokenizer.push(&self.chat.vocabulary, id);
+        self.ids.push(id);
+        self.text += piece.len();
+        self.ends.push(self.text);
+        let (mut shown, stopped) = self.stop.push(&piece);
+        self.shown += shown.len();
+        if stopped {
+            // Ids that reach into the stop string are the template's, not the answer's.
+            let whole = self.ends.partition_point(|&end| end <= self.shown);
+            self.ids.truncate(whole);
+            self.set_finish(Finish::Stop);
+        } else if self.chat.options.predict.is_some_and(|most| self.ids.len() >= most) {
+            shown += &self.end(Finish::Length);
+        }
+        Ok(shown)
+    }
+
+    /// Computes the pass of a token that was drawn; false where the context is full.
+    fn feed(&mut self, id: u32) -> Result<bool> {
+        let Chat { llama, backend, held, .. } = &mut *self.chat;
+        if held.len() == llama.options().ctx {
+            return Ok(false);
+        }
+        llama.forward(&mut **backend, &[Input::Tokens(&[id])], held.len(), Logits::Last, &mut |_, _| true)?;
+        held.push(Slot::Token(id));
+        Ok(true)
+    }
+
+    fn draw(&mut self) -> Result<u32> {
+        let Chat { llama, backend, logits, vocabulary, .. } = &mut *self.chat;
+        llama.logits(&mut **backend, logits);
+        self.sampler.draw(logits, vocabulary.len(), &self.ids)
+    }
+
+    /// Ends the answer; returns the text that was held back.
+    fn end(&mut self, finish: Finish) -> String {
+        self.set_finish(finish);
+        let rest = self.detokenizer.finish();
+        let (mut shown, stopped) = self.stop.push(&rest);
+        if !stopped {
+            shown += &self.stop.finish();
+        }
+        shown
+    }
+
+    fn set_finish(&mut self, finish: Finish) {
+        self.finish = Some(finish);
+        self.record();
+    }
+
+    /// Tells the conversation what was answered, once.
+    fn record(&mut self) {
+        if !std::mem::replace(&mut self.recorded, true)
+            && let Some(exchange) = self.chat.exchanges.last_mut()
+        {
+            exchange.answer = Some(self.ids.clone());
+        }
+    }
+}
+
+impl Iterator for Answer<'_> {
+    type Item = Result<String>;
+
+    /// The next piece of text, never empty and never a part of a character.
+    fn next(&mut self) -> Option<Self::Item> {
+        while self.finish.is_none() {
+            let start = Instant::now();
+            let step = self.step();
+            self.chat.stats.generation += start.elapsed();
+            match step {
+                Ok(text) if text.is_empty() => {}
+                Ok(text) => return Some(Ok(text)),
+                Err(error) => {
+                    self.set_finish(Finish::Cancelled);
+                    return Some(Err(error));
+                }
+            }
+        }
+        None
+    }
+}
+
+impl Drop for Answer<'_> {
+    fn drop(&mut self) {
+        self.record();
+    }
+}

@@ -1,0 +1,206 @@
+//! The conversation at a terminal: line editing, commands, Ctrl-C that stops the answer only.
+
+use std::{
+    io::{self, IsTerminal, Write},
+    path::Path,
+    process::ExitCode,
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+use pumice_runtime::chat::{Answer, Chat, Seen, Stats};
+use rustyline::{DefaultEditor, error::ReadlineError};
+
+use super::{Args, open::file_name, say_finish, stats_line};
+use crate::terminal;
+
+const HELP: &str = "\
+/image PATH   show a picture; the next question is about it
+/clear        forget the conversation (pictures stay known)
+/regen        answer the last question again
+/stats        times, rates and how full the context is
+/help         this list
+/exit         leave (so does Ctrl-D); Ctrl-C stops an answer";
+
+/// What a line asks for.
+#[derive(Debug, PartialEq, Eq)]
+enum Line<'a> {
+    Nothing,
+    Image(&'a str),
+    Clear,
+    Regenerate,
+    Stats,
+    Help,
+    Exit,
+    Unknown(&'a str),
+    Question(&'a str),
+}
+
+fn parse(line: &str) -> Line<'_> {
+    let line = line.trim();
+    let (word, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
+    match word {
+        "" => Line::Nothing,
+        "/image" => Line::Image(unquoted(rest.trim())),
+        "/clear" => Line::Clear,
+        "/regen" => Line::Regenerate,
+        "/stats" => Line::Stats,
+        "/help" | "/?" => Line::Help,
+        "/exit" | "/quit" => Line::Exit,
+        _ if word.starts_with('/') && !word[1..].contains('/') => Line::Unknown(word),
+        _ => Line::Question(line),
+    }
+}
+
+/// A path as terminals paste it when a file is dragged there: in quotes.
+fn unquoted(path: &str) -> &str {
+    for quote in ['"', '\''] {
+        if let Some(inner) = path.strip_prefix(quote).and_then(|p| p.strip_suffix(quote)) {
+            return inner;
+        }
+    }
+    path
+}
+
+/// A conversation that outlives its mistakes: an error is told, and the next line read.
+struct Session<'a> {
+    chat: &'a mut Chat,
+    stopped: &'a AtomicBool,
+    /// Pictures that the next question is about.
+    waiting: Vec<Seen>,
+    /// Counts and times before the last answer.
+    before: Stats,
+}
+
+/// Reads lines until the end of the input.
+pub fn run(args: &Args, chat: &mut Chat, stopped: &AtomicBool) -> anyhow::Result<ExitCode> {
+    let before = *chat.stats();
+    let mut session = Session { chat, stopped, waiting: Vec::new(), before };
+    for path in &args.image {
+        session.show(path)?;
+    }
+    if io::stdin().is_terminal() {
+        terminal::note("Ask something; /image PATH shows a picture, /help tells the rest.");
+    }
+    let mut editor = DefaultEditor::new()?;
+    loop {
+        match editor.readline("> ") {
+            Ok(line) => {
+                let _ = editor.add_history_entry(line.trim());
+                if !session.line(&line)? {
+                    break;
+                }
+            }
+            Err(ReadlineError::Interrupted) => terminal::note("(Ctrl-D or /exit leaves)"),
+            Err(ReadlineError::Eof) => break,
+            Err(error) => return Err(error.into()),
+        }
+        stopped.store(false, Ordering::SeqCst);
+    }
+    terminal::note(&stats_line(session.chat.stats()));
+    Ok(ExitCode::SUCCESS)
+}
+
+impl Session<'_> {
+    /// Does what one line asks for; false at the end. Only a closed stdout is an error here.
+    fn line(&mut self, line: &str) -> anyhow::Result<bool> {
+        let done = match parse(line) {
+            Line::Nothing => Ok(()),
+            Line::Exit => return Ok(false),
+            Line::Help => {
+                terminal::note(HELP);
+                Ok(())
+            }
+            Line::Unknown(word) => {
+                terminal::note(&format!("{word} is no command; /help lists them"));
+                Ok(())
+            }
+            Line::Stats => {
+                self.tell_stats();
+                Ok(())
+            }
+            Line::Clear => {
+                self.chat.clear();
+                self.waiting.clear();
+                terminal::note("(forgotten)");
+                Ok(())
+            }
+            Line::Image("") => {
+                terminal::note("/image PATH: the path of a picture is missing");
+                Ok(())
+            }
+            Line::Image(path) => self.show(Path::new(path)),
+            Line::Regenerate => {
+                self.before = *self.chat.stats();
+                self.chat.regenerate().map_err(Into::into).and_then(print)
+            }
+            Line::Question(text) => self.ask(text),
+        };
+        match done {
+            Err(error) if crate::is_broken_pipe(&error) => Err(error),
+            Err(error) => {
+                terminal::error(&error);
+                Ok(true)
+            }
+            Ok(()) => Ok(true),
+        }
+    }
+
+    fn show(&mut self, path: &Path) -> anyhow::Result<()> {
+        let before = *self.chat.stats();
+        let picture = self.chat.see(path)?;
+        self.waiting.push(picture);
+        let spent = self.chat.stats().since(&before);
+        let seconds = terminal::seconds(spent.picture.as_secs_f64());
+        let seen = if spent.pictures == 0 { ", seen before" } else { "" };
+        terminal::note(&format!("({}: {seconds}{seen})", file_name(path)));
+        Ok(())
+    }
+
+    fn ask(&mut self, text: &str) -> anyhow::Result<()> {
+        self.stopped.store(false, Ordering::SeqCst);
+        self.before = *self.chat.stats();
+        let answer = self.chat.ask(text, &self.waiting)?;
+        self.waiting.clear();
+        print(answer)
+    }
+
+    fn tell_stats(&self) {
+        let (used, ctx) = self.chat.context();
+        let all = self.chat.stats();
+        terminal::note(&format!("last: {}", stats_line(&all.since(&self.before))));
+        terminal::note(&format!("all:  {}", stats_line(all)));
+        terminal::note(&format!(
+            "context: {used} of {ctx} positions | memory: {} by estimate, mapped weights included",
+            terminal::size(all.memory)
+        ));
+    }
+}
+
+/// Streams an answer to stdout.
+fn print(mut answer: Answer<'_>) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    for piece in &mut answer {
+        out.write_all(piece?.as_bytes())?;
+        out.flush()?;
+    }
+    writeln!(out)?;
+    say_finish(answer.finish());
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_and_commands() {
+        assert_eq!(parse("  "), Line::Nothing);
+        assert_eq!(parse(" What is this? "), Line::Question("What is this?"));
+        assert_eq!(parse("/image my cat.jpg"), Line::Image("my cat.jpg"));
+        assert_eq!(parse("/image '/tmp/my cat.jpg'"), Line::Image("/tmp/my cat.jpg"));
+        assert_eq!(parse("/image"), Line::Image(""));
+        assert_eq!(parse("/regenerate"), Line::Unknown("/regenerate"));
+        assert_eq!(parse("/usr/bin is what?"), Line::Question("/usr/bin is what?"));
+        assert_eq!(parse("/exit"), Line::Exit);
+    }
+}

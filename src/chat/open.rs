@@ -1,0 +1,128 @@
+//! From arguments to an open chat: files, threads, instruction set, memory.
+
+use std::{
+    path::Path,
+    sync::{Arc, atomic::AtomicBool},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::{Context, bail};
+use indicatif::{ProgressBar, ProgressStyle};
+use pumice_kernels::{
+    Bytes, DType,
+    cpu::{Cpu, CpuOptions, Isa},
+};
+use pumice_models::{gguf::File, plan::free_memory};
+use pumice_quantize::{FileType, synthetic::synthetic};
+use pumice_runtime::{
+    chat::{Chat, Options},
+    prompt::ImagePlace,
+    sample::SamplerOptions,
+};
+
+use super::Args;
+use crate::terminal;
+
+/// Opens the model that `args` name.
+pub fn open(args: &Args, cancel: Arc<AtomicBool>) -> anyhow::Result<Chat> {
+    let options = options(args, cancel)?;
+    let cpu = Cpu::new(CpuOptions { threads: threads(args)?, isa: isa(args)? });
+    let mut chat = match (&args.model, &args.synthetic) {
+        (Some(model), _) => Chat::open(model, Box::new(cpu), options)?,
+        (None, Some(shape)) => {
+            terminal::note(&format!(
+                "random weights of the shape {shape:?}: the words below mean nothing; -m FILE takes a real model"
+            ));
+            let (shape, file_type) = match shape.split_once(':') {
+                Some((shape, name)) => (shape, name.parse::<FileType>()?),
+                None => (shape.as_str(), FileType::Q4_K_M),
+            };
+            let bytes = synthetic(shape, file_type)?;
+            let file = File::from_bytes(&format!("synthetic {shape}"), Bytes::new(bytes))?;
+            Chat::from_files(&file, None, Box::new(cpu), options)?
+        }
+        (None, None) => bail!("no model: give -m FILE, or --synthetic tiny to try the program"),
+    };
+    show_progress(&mut chat);
+    Ok(chat)
+}
+
+fn options(args: &Args, cancel: Arc<AtomicBool>) -> anyhow::Result<Options> {
+    let cache_type = DType::from_name(&args.cache_type)
+        .filter(|t| matches!(t, DType::F16 | DType::F32 | DType::Q8_0))
+        .with_context(|| format!("--cache-type {}: f16, f32 or q8_0", args.cache_type))?;
+    let s = &args.sampling;
+    let sampling = SamplerOptions {
+        temperature: s.temp,
+        top_k: s.top_k,
+        top_p: s.top_p,
+        min_p: s.min_p,
+        repeat_penalty: s.repeat_penalty,
+        repeat_last_n: s.repeat_last_n,
+        seed: s.seed.unwrap_or_else(clock_seed),
+    };
+    sampling.check()?;
+    Ok(Options {
+        mmproj: args.mmproj.clone(),
+        vision: !args.no_mmproj,
+        ctx: args.context,
+        cache_type,
+        memory: if args.force { None } else { free_memory() },
+        template: args.template.clone(),
+        image_place: if args.image_after { ImagePlace::After } else { ImagePlace::Before },
+        predict: usize::try_from(args.predict).ok(),
+        sampling,
+        cancel,
+    })
+}
+
+/// A seed that differs from run to run.
+fn clock_seed() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |t| t.as_nanos() as u64)
+}
+
+/// More threads than this are a typing error: no board or laptop has them.
+const MOST_THREADS: usize = 1024;
+
+fn threads(args: &Args) -> anyhow::Result<usize> {
+    if args.threads > MOST_THREADS {
+        bail!("-t {}: at most {MOST_THREADS} threads", args.threads);
+    }
+    Ok(args.threads)
+}
+
+fn isa(args: &Args) -> anyhow::Result<Option<Isa>> {
+    let Some(name) = &args.isa else { return Ok(None) };
+    let here = Isa::available();
+    let found = here.iter().copied().find(|isa| isa.name().eq_ignore_ascii_case(name));
+    found.map(Some).with_context(|| {
+        let names: Vec<_> = here.iter().map(|isa| isa.name()).collect();
+        format!("--isa {name}: this machine has {}", names.join(", "))
+    })
+}
+
+/// Prompts shorter than this are read before a bar would be seen.
+const BAR_FROM: usize = 64;
+
+/// A bar on stderr while a long prompt is read; indicatif hides it where stderr is no terminal.
+fn show_progress(chat: &mut Chat) {
+    let style = ProgressStyle::with_template("reading {bar:30} {pos}/{len} tokens, {per_sec}, {eta} left")
+        .unwrap_or_else(|_| ProgressStyle::default_bar());
+    let mut bar: Option<ProgressBar> = None;
+    chat.on_progress(move |done, total| {
+        if total < BAR_FROM {
+            return;
+        }
+        let bar_now = bar.get_or_insert_with(|| ProgressBar::new(total as u64).with_style(style.clone()));
+        bar_now.set_position(done as u64);
+        if done == total {
+            bar_now.finish_and_clear();
+            bar = None;
+        }
+    });
+}
+
+/// The file name of `path` for messages.
+pub fn file_name(path: &Path) -> String {
+    path.file_name().map_or_else(|| path.display().to_string(), |n| n.to_string_lossy().into_owned())
+}
