@@ -5,16 +5,20 @@
 
 pub mod backend;
 pub mod bytes;
+pub mod count;
 pub mod cpu;
 pub mod dtype;
 pub mod error;
 pub mod quant;
+pub mod timed;
 
 pub use backend::{Backend, Gelu, Tensor};
 pub use bytes::Bytes;
+pub use count::Count;
 pub use cpu::{Cpu, CpuOptions, Isa};
 pub use dtype::DType;
 pub use error::Error;
+pub use timed::Timed;
 
 /// The result of the calls that can fail because of memory or a device.
 pub type Result<T> = std::result::Result<T, Error>;

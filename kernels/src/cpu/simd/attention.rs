@@ -370,19 +370,22 @@ fn fetch<S: Simd>(s: S, rows: &HeadRows<'_>, position: usize) {
 /// Σ qᵢ·rowᵢ.
 #[inline(always)]
 fn dot<S: Simd, C: Cell>(s: S, q: &[f32], row: &[u8]) -> f32 {
-    let (d, wide) = (q.len(), q.len() / (4 * S::LANES) * (4 * S::LANES));
+    let d = q.len();
     let mut parts = [s.splat(0.0); 4];
-    for i in (0..wide).step_by(4 * S::LANES) {
-        for (part, i) in parts.iter_mut().zip((i..).step_by(S::LANES)) {
-            // SAFETY: the row has as many elements as q, and i + LANES ≤ d.
-            *part = s.fma(s.load(&q[i..]), unsafe { C::load(s, row.as_ptr(), i) }, *part);
+    let mut i = 0;
+    // SAFETY: q and the row have d elements, and none is read from d on.
+    unsafe {
+        while i + 4 * S::LANES <= d {
+            for (n, part) in parts.iter_mut().enumerate() {
+                let i = i + n * S::LANES;
+                *part = s.fma(s.load_ptr(q.as_ptr().add(i)), C::load(s, row.as_ptr(), i), *part);
+            }
+            i += 4 * S::LANES;
         }
-    }
-    let mut i = wide;
-    while i + S::LANES <= d {
-        // SAFETY: as above.
-        parts[0] = s.fma(s.load(&q[i..]), unsafe { C::load(s, row.as_ptr(), i) }, parts[0]);
-        i += S::LANES;
+        while i + S::LANES <= d {
+            parts[0] = s.fma(s.load_ptr(q.as_ptr().add(i)), C::load(s, row.as_ptr(), i), parts[0]);
+            i += S::LANES;
+        }
     }
     if i < d {
         parts[0] = s.fma(s.load_part(&q[i..]), C::load_tail(s, row, i, d), parts[0]);
@@ -433,7 +436,10 @@ fn columns<S: Simd, C: Cell, const N: usize>(
     fade: f32,
     out: &mut [f32],
 ) -> usize {
-    let mut sums: [S::V; N] = std::array::from_fn(|n| s.mul(s.load(&out[n * S::LANES..]), s.splat(fade)));
+    let mut sums = [s.splat(fade); N];
+    for (n, sum) in sums.iter_mut().enumerate() {
+        *sum = s.mul(*sum, s.load(&out[n * S::LANES..]));
+    }
     for (j, w) in weights.iter().enumerate() {
         if let Some((next, from)) = &next {
             fetch(s, next, from + j);

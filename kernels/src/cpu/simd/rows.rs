@@ -13,65 +13,55 @@ use crate::{Gelu, cpu::scalar};
 /// Partial vectors of a sum: FMA takes 4 cycles and there are at least 2 a cycle to start, memory sets the rest.
 const PARTS: usize = 4;
 
-/// Σ f(x) over a row; `f` gets vectors padded with zeros and how many of their lanes are real.
-#[inline(always)]
-fn sum<S: Simd>(s: S, x: &[f32], step: impl Fn(S::V, S::V) -> S::V) -> f32 {
-    let mut parts = [s.splat(0.0); PARTS];
-    let mut wide = x.chunks_exact(PARTS * S::LANES);
-    for x in &mut wide {
-        for (part, x) in parts.iter_mut().zip(x.chunks_exact(S::LANES)) {
-            *part = step(s.load(x), *part);
+/// Σ over a row `x`: `part` after a step from the vector `v` of it. Macros, not functions that take closures: a closure that
+/// is called twice is not always inlined, and outside a function with the ISA's features every intrinsic is a call.
+macro_rules! sum {
+    ($s:ident, $x:ident, |$v:ident, $part:ident| $step:expr) => {{
+        let whole = $x.len() / S::LANES * S::LANES;
+        let mut parts = [$s.splat(0.0); PARTS];
+        let mut i = 0;
+        while i + PARTS * S::LANES <= whole {
+            for (n, slot) in parts.iter_mut().enumerate() {
+                let ($v, $part) = ($s.load(&$x[i + n * S::LANES..]), *slot);
+                *slot = $step;
+            }
+            i += PARTS * S::LANES;
         }
-    }
-    let mut narrow = wide.remainder().chunks_exact(S::LANES);
-    for x in &mut narrow {
-        parts[0] = step(s.load(x), parts[0]);
-    }
-    let total = s.add(s.add(parts[0], parts[1]), s.add(parts[2], parts[3]));
-    // The last elements on their own, so that a step need not map 0 to 0.
-    let tail = narrow.remainder();
-    let mut rest = 0.0;
-    if !tail.is_empty() {
-        let mut last = [0.0; super::MAX_LANES];
-        s.store(step(s.load_part(tail), s.splat(0.0)), &mut last);
-        rest = last[..tail.len()].iter().sum();
-    }
-    s.sum(total) + rest
+        while i < whole {
+            let ($v, $part) = ($s.load(&$x[i..]), parts[0]);
+            parts[0] = $step;
+            i += S::LANES;
+        }
+        let mut rest = 0.0;
+        if whole < $x.len() {
+            // On their own, so that a step need not map 0 to 0.
+            let mut last = [0.0; super::MAX_LANES];
+            let ($v, $part) = ($s.load_part(&$x[whole..]), $s.splat(0.0));
+            $s.store($step, &mut last);
+            rest = last[..$x.len() - whole].iter().sum();
+        }
+        $s.sum($s.add($s.add(parts[0], parts[1]), $s.add(parts[2], parts[3]))) + rest
+    }};
 }
 
-/// dst = f(vectors of the sources, at the same place), for all of dst.
-#[inline(always)]
-fn map<S: Simd, const N: usize>(s: S, dst: &mut [f32], from: [&[f32]; N], f: impl Fn([S::V; N]) -> S::V) {
-    let whole = dst.len() / S::LANES * S::LANES;
-    for i in (0..whole).step_by(S::LANES) {
-        let v = f(from.map(|x| s.load(&x[i..i + S::LANES])));
-        s.store(v, &mut dst[i..i + S::LANES]);
-    }
-    if whole < dst.len() {
-        let len = dst.len();
-        let v = f(from.map(|x| s.load_part(&x[whole..len])));
-        s.store_part(v, &mut dst[whole..]);
-    }
-}
-
-/// dst = f(dst, x).
-#[inline(always)]
-fn update<S: Simd, const N: usize>(
-    s: S,
-    dst: &mut [f32],
-    from: [&[f32]; N],
-    f: impl Fn(S::V, [S::V; N]) -> S::V,
-) {
-    let whole = dst.len() / S::LANES * S::LANES;
-    for i in (0..whole).step_by(S::LANES) {
-        let v = f(s.load(&dst[i..i + S::LANES]), from.map(|x| s.load(&x[i..i + S::LANES])));
-        s.store(v, &mut dst[i..i + S::LANES]);
-    }
-    if whole < dst.len() {
-        let len = dst.len();
-        let v = f(s.load_part(&dst[whole..]), from.map(|x| s.load_part(&x[whole..len])));
-        s.store_part(v, &mut dst[whole..]);
-    }
+/// `dst` = `value`, where each `v` is the vector of `from` at the same place (`dst` itself may be one).
+macro_rules! map {
+    ($s:ident, $dst:ident, |$($v:ident in $from:ident),+| $value:expr) => {{
+        let (whole, len) = ($dst.len() / S::LANES * S::LANES, $dst.len());
+        $(assert!($from.len() >= len);)+
+        let mut i = 0;
+        while i < whole {
+            $(let $v = $s.load(&$from[i..i + S::LANES]);)+
+            let value = $value;
+            $s.store(value, &mut $dst[i..i + S::LANES]);
+            i += S::LANES;
+        }
+        if whole < len {
+            $(let $v = $s.load_part(&$from[whole..len]);)+
+            let value = $value;
+            $s.store_part(value, &mut $dst[whole..]);
+        }
+    }};
 }
 
 /// [`scalar::rms_norm`].
@@ -89,11 +79,11 @@ impl Job for RmsNorm<'_> {
 
     #[inline(always)]
     fn vector<S: Simd>(self, s: S) {
-        let k = self.weight.len();
+        let (k, weight) = (self.weight.len(), self.weight);
         for (dst, x) in self.dst.chunks_exact_mut(k).zip(self.x.chunks_exact(k)) {
-            let squares = sum(s, x, |x, part| s.fma(x, x, part));
+            let squares = sum!(s, x, |v, part| s.fma(v, v, part));
             let scale = s.splat(1.0 / (squares / k as f32 + self.eps).sqrt());
-            map(s, dst, [x, self.weight], |[x, w]| s.mul(s.mul(x, scale), w));
+            map!(s, dst, |x in x, w in weight| s.mul(s.mul(x, scale), w));
         }
     }
 }
@@ -114,15 +104,15 @@ impl Job for LayerNorm<'_> {
 
     #[inline(always)]
     fn vector<S: Simd>(self, s: S) {
-        let k = self.weight.len();
+        let (k, weight, bias) = (self.weight.len(), self.weight, self.bias);
         for (dst, x) in self.dst.chunks_exact_mut(k).zip(self.x.chunks_exact(k)) {
-            let mean = s.splat(sum(s, x, |x, part| s.add(x, part)) / k as f32);
-            let squares = sum(s, x, |x, part| {
-                let x = s.sub(x, mean);
-                s.fma(x, x, part)
+            let mean = s.splat(sum!(s, x, |v, part| s.add(v, part)) / k as f32);
+            let squares = sum!(s, x, |v, part| {
+                let v = s.sub(v, mean);
+                s.fma(v, v, part)
             });
             let scale = s.splat(1.0 / (squares / k as f32 + self.eps).sqrt());
-            map(s, dst, [x, self.weight, self.bias], |[x, w, b]| s.fma(s.mul(s.sub(x, mean), scale), w, b));
+            map!(s, dst, |x in x, w in weight, b in bias| s.fma(s.mul(s.sub(x, mean), scale), w, b));
         }
     }
 }
@@ -143,7 +133,8 @@ impl Job for Rope<'_> {
     fn vector<S: Simd>(self, s: S) {
         let turns: &[f32] = self.turns.as_flattened();
         for head in self.row.chunks_exact_mut(self.head_dim) {
-            update(s, &mut head[..turns.len()], [turns], |x, [turn]| s.rotate(x, turn));
+            let head = &mut head[..turns.len()];
+            map!(s, head, |x in head, turn in turns| s.rotate(x, turn));
         }
     }
 }
@@ -161,7 +152,8 @@ impl Job for SwiGlu<'_> {
 
     #[inline(always)]
     fn vector<S: Simd>(self, s: S) {
-        update(s, self.gate, [self.up], |g, [u]| s.mul(s.mul(g, sigmoid(s, g)), u));
+        let (gate, up) = (self.gate, self.up);
+        map!(s, gate, |g in gate, u in up| s.mul(s.mul(g, sigmoid(s, g)), u));
     }
 }
 
@@ -178,15 +170,15 @@ impl Job for GeluOf<'_> {
 
     #[inline(always)]
     fn vector<S: Simd>(self, s: S) {
-        let (half, one) = (s.splat(0.5), s.splat(1.0));
+        let (half, one, data) = (s.splat(0.5), s.splat(1.0), self.x);
         match self.kind {
-            Gelu::Erf => update(s, self.x, [], |x, []| {
+            Gelu::Erf => map!(s, data, |x in data| {
                 let phi = s.add(one, erf(s, s.mul(x, s.splat(std::f32::consts::FRAC_1_SQRT_2))));
                 s.mul(s.mul(x, half), phi)
             }),
-            Gelu::Quick => update(s, self.x, [], |x, []| s.mul(x, sigmoid(s, s.mul(x, s.splat(1.702))))),
+            Gelu::Quick => map!(s, data, |x in data| s.mul(x, sigmoid(s, s.mul(x, s.splat(1.702))))),
             // (1 + tanh u)/2 = 1/(1 + e^(−2u)) with u = √(2/π)·(x + 0.044715·x³): no digits cancel where tanh is near −1.
-            Gelu::Tanh => update(s, self.x, [], |x, []| {
+            Gelu::Tanh => map!(s, data, |x in data| {
                 let cubic = s.fma(s.mul(x, x), s.splat(0.044_715), one);
                 let minus_2u = s.mul(s.mul(x, s.splat(-1.595_769)), cubic);
                 s.div(x, s.add(one, exp(s, minus_2u)))
@@ -208,6 +200,7 @@ impl Job for Add<'_> {
 
     #[inline(always)]
     fn vector<S: Simd>(self, s: S) {
-        update(s, self.dst, [self.x], |d, [x]| s.add(d, x));
+        let (dst, x) = (self.dst, self.x);
+        map!(s, dst, |d in dst, x in x| s.add(d, x));
     }
 }
