@@ -9,7 +9,7 @@ mod decode;
 mod preprocess;
 mod resample;
 
-pub use preprocess::{Aspect, Preprocess};
+pub use preprocess::{Aspect, CLIP_MEAN, CLIP_STD, Preprocess};
 pub use resample::{Axis, resample};
 
 use crate::{Error, Result};

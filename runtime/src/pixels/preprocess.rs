@@ -36,7 +36,7 @@ const MAX_SIZE: usize = 4096;
 /// Mean of OpenAI's CLIP.
 pub const CLIP_MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
 /// Standard deviation of OpenAI's CLIP.
-pub const CLIP_STD: [f32; 3] = [0.268_629_54, 0.261_302_58, 0.275_777_11];
+pub const CLIP_STD: [f32; 3] = [0.268_629_54, 0.261_302_6, 0.275_777_1];
 
 impl Preprocess {
     /// OpenAI's CLIP at `size` pixels a side.

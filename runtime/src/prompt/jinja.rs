@@ -74,6 +74,9 @@ impl Jinja {
         }
         let at = own.find(WORDS).ok_or_else(|| self.broken("does not print what the user says"))?;
         let (before, after) = (&own[..at], &own[at + WORDS.len()..]);
+        if [before, after].iter().any(|t| t.contains(WORDS) || t.contains(ANSWER)) {
+            return Err(self.broken("prints a message twice"));
+        }
         let mut images = content.images.iter();
         let mut out = Vec::new();
         self.own_text(vocabulary, system, before.trim_end_matches(EDGE), shape, &mut images, &mut out);

@@ -76,6 +76,9 @@ fn ids_equal_llava_turn_by_turn() {
         let format = Format::named(case["template"].as_str().unwrap()).unwrap();
         let (turns, answers) = turns(case);
 
+        if format.name() == "mpt" {
+            continue; // its marks are tokens of its own vocabulary; as text of LLaMA's they merge with an answer's end
+        }
         let mut conversation = Conversation::new(format, vocabulary.clone());
         let mut ids = Vec::new();
         for (i, (text, images)) in turns.iter().enumerate() {
@@ -226,6 +229,7 @@ fn chat_templates_that_fail_say_so() {
     };
     assert!(fail("{{ raise_exception('no pictures here') }}").contains("no pictures here"));
     assert!(fail("always the same").contains("does not print what the user says"));
+    assert!(fail("{{ messages[0].content }}{{ messages[0].content }}").contains("prints a message twice"));
     let format = Format::jinja("m.gguf", "{{ messages[-1].content }}").unwrap();
     assert!(format.next_turn(&vocabulary, &turn).unwrap_err().to_string().contains("m.gguf"));
     let e = Format::named("alpaca").unwrap_err().to_string();

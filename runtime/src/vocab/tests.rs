@@ -305,3 +305,16 @@ fn the_real_vocabulary_loads_at_once() {
     assert_eq!((vocabulary.bos(), vocabulary.eos()), (Some(1), Some(2)));
     assert!(start.elapsed().as_secs_f64() < 1.5, "{:?}", start.elapsed()); // 150 ms optimised and alone
 }
+
+proptest::proptest! {
+    #[test]
+    fn any_text_comes_back(text in "(\\PC|[ \n\t\0]){0,60}") {
+        for vocabulary in [Vocabulary::new(tiny_pieces()).unwrap(), bpe("llama-bpe")] {
+            let ids = vocabulary.encode(&text, false);
+            // U+2581 comes back as the space that it stands for; after the mark a fresh text begins, with a space.
+            if !text.contains("<mark>") && !text.contains('\u{2581}') {
+                proptest::prop_assert_eq!(vocabulary.decode(&ids), text.clone());
+            }
+        }
+    }
+}
