@@ -1,6 +1,8 @@
-//! The one integration test binary: the house's own rules, and the program as a person runs it.
+//! The one integration test binary: the house's own rules, LLaVA's truth, and the program as a person runs it.
 
 mod bad_input;
 mod chatting;
+mod golden;
 mod house;
+mod llama_cpp;
 mod program;
