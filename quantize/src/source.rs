@@ -141,3 +141,6 @@ fn file_name(path: &Path) -> String {
     let whole = path.canonicalize().unwrap_or_else(|_| path.into());
     whole.file_name().map_or_else(|| "model".into(), |n| n.to_string_lossy().into_owned())
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,263 @@
+//! Sources made of several parts, on folders written here from the golden checkpoints' numbers.
+
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+};
+
+use pumice_models::checkpoint::Folder;
+use safetensors::tensor::{Dtype, TensorView};
+use serde_json::json;
+
+use super::*;
+
+fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden").join(name)
+}
+
+/// A tensor to be written: name, shape, elements.
+type Made = (String, Vec<usize>, Vec<f32>);
+
+fn write(path: &Path, tensors: &[Made]) {
+    let bytes: Vec<Vec<u8>> =
+        tensors.iter().map(|t| t.2.iter().flat_map(|v| v.to_le_bytes()).collect()).collect();
+    let views = tensors
+        .iter()
+        .zip(&bytes)
+        .map(|(t, b)| (t.0.clone(), TensorView::new(Dtype::F32, t.1.clone(), b).unwrap()));
+    safetensors::serialize_to_file(views.collect::<HashMap<_, _>>(), None, path).unwrap();
+}
+
+/// The tensors of a golden folder whose names pass, in f32.
+fn tensors_of(name: &str, pass: impl Fn(&str) -> bool) -> Vec<Made> {
+    let folder = Folder::open(&golden(name)).unwrap();
+    let wanted = folder.tensors().iter().filter(|t| pass(&t.name));
+    wanted
+        .map(|t| {
+            let mut values = vec![0.0; t.elements()];
+            t.to_f32(0, &mut values).unwrap();
+            (t.name.clone(), t.shape.clone(), values)
+        })
+        .collect()
+}
+
+fn copy(from: &str, names: &[&str], to: &Path) {
+    for name in names {
+        std::fs::copy(golden(from).join(name), to.join(name)).unwrap();
+    }
+}
+
+/// A folder with the text half of `linear224/authors` and a plain LLaMA's configuration.
+fn vicuna() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let text = tensors_of("linear224/authors", |n| !n.contains("mm_projector") && !n.contains("inv_freq"));
+    write(&dir.path().join("model.safetensors"), &text);
+    copy("linear224/authors", &["tokenizer.model"], dir.path());
+    let config = json!({
+        "model_type": "llama", "hidden_size": 64, "intermediate_size": 160, "num_hidden_layers": 3,
+        "num_attention_heads": 4, "rms_norm_eps": 1e-6, "vocab_size": 416
+    });
+    std::fs::write(dir.path().join("config.json"), config.to_string()).unwrap();
+    std::fs::write(dir.path().join("tokenizer_config.json"), r#"{"chat_template": "{{ messages }}"}"#)
+        .unwrap();
+    dir
+}
+
+fn values(source: &Source, name: &str) -> Vec<f32> {
+    let tensor = source.tensors.iter().find(|t| t.name == name).unwrap_or_else(|| panic!("no {name}"));
+    let mut out = vec![0.0; tensor.elements()];
+    tensor.reader().unwrap().read(0, &mut out).unwrap();
+    out
+}
+
+#[test]
+fn a_text_model_alone_keeps_its_template_and_its_rows() {
+    let dir = vicuna();
+    let source = Source::open(dir.path(), &SourceOptions::default()).unwrap();
+    assert!(source.has_text() && !source.has_vision());
+    assert_eq!(source.tensors.len(), 3 + 3 * 9);
+    assert_eq!(source.get("tokenizer.chat_template").and_then(Value::as_str), Some("{{ messages }}"));
+}
+
+#[test]
+fn a_base_model_and_a_projector_are_the_whole_model() {
+    let whole = SourceOptions { vision_tower: Some(golden("linear224/clip")), ..SourceOptions::default() };
+    let whole = Source::open(&golden("linear224/authors"), &whole).unwrap();
+    let base = vicuna();
+    let dir = tempfile::tempdir().unwrap();
+    let projector = tensors_of("linear224/authors", |n| n.contains("mm_projector"));
+    write(&dir.path().join("mm_projector.bin"), &projector);
+    let tower = Some(golden("linear224/clip"));
+    // A projector's folder or file with --base, and a base with --projector; without and with a configuration beside.
+    for config in [false, true] {
+        if config {
+            copy("linear224/authors", &["config.json"], dir.path());
+        }
+        for (path, base, projector) in [
+            (dir.path().to_path_buf(), Some(base.path().to_path_buf()), None),
+            (dir.path().join("mm_projector.bin"), Some(base.path().to_path_buf()), None),
+            (base.path().to_path_buf(), None, Some(dir.path().to_path_buf())),
+        ] {
+            let options =
+                SourceOptions { base, projector, vision_tower: tower.clone(), ..SourceOptions::default() };
+            let source = Source::open(&path, &options).unwrap();
+            assert_eq!(source.tensors.len(), whole.tensors.len());
+            for tensor in &whole.tensors {
+                assert_eq!(values(&source, &tensor.name), values(&whole, &tensor.name), "{}", tensor.name);
+            }
+            assert_eq!(source.vision, whole.vision);
+        }
+    }
+    let error = Source::open(dir.path(), &SourceOptions::default()).unwrap_err().to_string();
+    assert!(error.contains("--base"), "{error}");
+}
+
+/// Numbers that a formula gives.
+fn made(name: &str, rows: usize, cols: usize) -> Made {
+    let values = (0..rows * cols).map(|i| ((i * 37 + name.len()) % 101) as f32 / 500.0 - 0.1).collect();
+    (name.into(), vec![rows, cols], values)
+}
+
+/// A LoRA folder on `linear224/authors` with rank 3 on queries and down projections and a projector of its own.
+fn adapter(config: serde_json::Value) -> (tempfile::TempDir, Vec<Made>, Vec<Made>) {
+    let dir = tempfile::tempdir().unwrap();
+    let prefix = "base_model.model.model.layers.1";
+    let lora = vec![
+        made(&format!("{prefix}.self_attn.q_proj.lora_A.weight"), 3, 64),
+        made(&format!("{prefix}.self_attn.q_proj.lora_B.weight"), 64, 3),
+        made(&format!("{prefix}.mlp.down_proj.lora_A.default.weight"), 3, 160),
+        made(&format!("{prefix}.mlp.down_proj.lora_B.default.weight"), 64, 3),
+    ];
+    write(&dir.path().join("adapter_model.safetensors"), &lora);
+    let trained = vec![
+        made("base_model.model.model.mm_projector.weight", 64, 64),
+        ("base_model.model.model.mm_projector.bias".into(), vec![64], vec![0.25; 64]),
+    ];
+    write(&dir.path().join("non_lora_trainables.bin"), &trained);
+    std::fs::write(dir.path().join("adapter_config.json"), config.to_string()).unwrap();
+    copy("linear224/authors", &["config.json"], dir.path());
+    (dir, lora, trained)
+}
+
+#[test]
+fn an_adapter_is_merged_as_its_formula_says() {
+    let base_options =
+        SourceOptions { vision_tower: Some(golden("linear224/clip")), ..SourceOptions::default() };
+    let base = Source::open(&golden("linear224/authors"), &base_options).unwrap();
+    for (rslora, scale) in [(false, 12.0 / 3.0), (true, 12.0 / 3f32.sqrt())] {
+        let (dir, lora, trained) = adapter(json!({"r": 3, "lora_alpha": 12, "use_rslora": rslora}));
+        let options = SourceOptions { base: Some(golden("linear224/authors")), ..base_options.clone() };
+        let source = Source::open(dir.path(), &options).unwrap();
+        assert_eq!(values(&source, "mm.0.weight"), trained[0].2);
+        assert_eq!(values(&source, "mm.0.bias"), trained[1].2);
+        let update = |a: &Made, b: &Made, row: usize, col: usize| {
+            let cols = a.1[1];
+            (0..3).map(|k| scale * b.2[row * 3 + k] * a.2[k * cols + col]).sum::<f32>()
+        };
+        let (before, after) =
+            (values(&base, "blk.1.ffn_down.weight"), values(&source, "blk.1.ffn_down.weight"));
+        for (i, (x, y)) in before.iter().zip(&after).enumerate() {
+            // Three products summed in another order.
+            assert!((x + update(&lora[2], &lora[3], i / 160, i % 160) - y).abs() < 1e-6, "element {i}");
+        }
+        // Queries: the update belongs to the row as it was before the reordering; heads of 16 rows.
+        let (before, after) = (values(&base, "blk.1.attn_q.weight"), values(&source, "blk.1.attn_q.weight"));
+        for (i, (x, y)) in before.iter().zip(&after).enumerate() {
+            let (row, col) = (i / 64, i % 64);
+            let old = row / 16 * 16 + row % 2 * 8 + row % 16 / 2;
+            assert!((x + update(&lora[0], &lora[1], old, col) - y).abs() < 1e-6, "row {row}");
+        }
+        assert_eq!(values(&base, "blk.0.attn_q.weight"), values(&source, "blk.0.attn_q.weight"));
+    }
+}
+
+#[test]
+fn adapters_that_cannot_be_merged_are_refused() {
+    let config = json!({"r": 3, "lora_alpha": 12, "base_model_name_or_path": "lmsys/vicuna-7b-v1.5"});
+    let (dir, ..) = adapter(config);
+    let error = Source::open(dir.path(), &SourceOptions::default()).unwrap_err().to_string();
+    assert!(error.contains("lmsys/vicuna-7b-v1.5") && error.contains("--base"), "{error}");
+    let options = SourceOptions {
+        base: Some(golden("linear224/authors")),
+        vision_tower: Some(golden("linear224/clip")),
+        ..SourceOptions::default()
+    };
+    for (config, needle) in [
+        (json!({"r": 3, "lora_alpha": 12, "use_dora": true}), "use_dora"),
+        (json!({"r": 3, "lora_alpha": 12, "rank_pattern": {"q_proj": 4}}), "rank_pattern"),
+    ] {
+        let (dir, ..) = adapter(config);
+        let error = Source::open(dir.path(), &options).unwrap_err().to_string();
+        assert!(error.contains(needle), "{error}");
+    }
+    let (dir, mut lora, _) = adapter(json!({"r": 3, "lora_alpha": 12}));
+    lora[3] = made(&lora[3].0, 63, 3);
+    write(&dir.path().join("adapter_model.safetensors"), &lora);
+    let error = Source::open(dir.path(), &options).unwrap_err().to_string();
+    assert!(error.contains("[63, 3]") && error.contains("[64, 3]"), "{error}");
+    lora.pop();
+    write(&dir.path().join("adapter_model.safetensors"), &lora);
+    let error = Source::open(dir.path(), &options).unwrap_err().to_string();
+    assert!(error.contains("half of its LoRA pair"), "{error}");
+}
+
+#[test]
+fn incomplete_and_foreign_checkpoints_are_refused() {
+    let dir = vicuna();
+    let open = || Source::open(dir.path(), &SourceOptions::default()).map(|_| ()).unwrap_err().to_string();
+    let model = dir.path().join("model.safetensors");
+    let all = tensors_of("linear224/authors", |n| !n.contains("mm_projector") && !n.contains("inv_freq"));
+    let without: Vec<Made> = all.iter().filter(|t| !t.0.contains("layers.2.mlp.up_proj")).cloned().collect();
+    write(&model, &without);
+    assert!(open().contains("blk.2.ffn_up.weight"));
+    let mut more = all.clone();
+    more.push(made("model.layers.3.mlp.up_proj.weight", 160, 64));
+    write(&model, &more);
+    assert!(open().contains("num_hidden_layers"));
+    let mut foreign = all.clone();
+    foreign.push(made("model.layers.0.self_attn.q_norm.weight", 1, 64));
+    write(&model, &foreign);
+    assert!(open().contains("q_norm"));
+    let mut tiles = all.clone();
+    tiles.push(made("model.image_newline", 1, 64));
+    write(&model, &tiles);
+    assert!(open().contains("1.6"));
+    write(&model, &all);
+    std::fs::write(dir.path().join("config.json"), r#"{"model_type": "llama", "hidden_size": 128}"#).unwrap();
+    let message = open();
+    assert!(
+        message.contains("token_embd.weight") && message.contains("[416, 64]") && message.contains("128"),
+        "{message}"
+    );
+    std::fs::remove_file(dir.path().join("config.json")).unwrap();
+    assert!(open().contains("config.json"));
+}
+
+#[test]
+fn names_of_choices_are_checked() {
+    let options = SourceOptions { template: Some("vicuna".into()), ..SourceOptions::default() };
+    let error = Source::open(&golden("mlp336/hf"), &options).unwrap_err().to_string();
+    assert!(error.contains("vicuna") && error.contains("llava_v1"), "{error}");
+    let options = SourceOptions {
+        template: Some("v1_mmtag".into()),
+        image_aspect_ratio: Some("square".into()),
+        ..SourceOptions::default()
+    };
+    let source = Source::open(&golden("mlp336/hf"), &options).unwrap();
+    assert_eq!(source.get("pumice.template").and_then(Value::as_str), Some("v1_mmtag"));
+    assert_eq!(source.get("pumice.image_aspect_ratio").and_then(Value::as_str), Some("square"));
+}
+
+#[test]
+fn a_path_that_is_no_model_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    for (path, needle) in
+        [(dir.path().join("absent"), "does not exist"), (dir.path().to_path_buf(), "no weights")]
+    {
+        let error = Source::open(&path, &SourceOptions::default()).unwrap_err().to_string();
+        assert!(error.contains(needle), "{error}");
+    }
+    let text = dir.path().join("notes.txt");
+    std::fs::write(&text, "hello").unwrap();
+    assert!(Source::open(&text, &SourceOptions::default()).is_err());
+}
