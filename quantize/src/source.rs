@@ -5,6 +5,7 @@
 //! difference is left. Everything is mapped and nothing is read but headers, configurations and the vocabulary, so that
 //! opening is quick and errors come before the first hour of work.
 
+mod builder;
 mod config;
 mod folder;
 mod gguf;

@@ -5,11 +5,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use pumice_models::checkpoint::Folder;
+use pumice_kernels::DType;
+use pumice_models::{
+    checkpoint::Folder,
+    gguf::{File, Header, Writer},
+};
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::json;
 
 use super::*;
+use crate::{FileType, Recipe};
 
 fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden").join(name)
@@ -231,6 +236,85 @@ fn incomplete_and_foreign_checkpoints_are_refused() {
     );
     std::fs::remove_file(dir.path().join("config.json")).unwrap();
     assert!(open().contains("config.json"));
+}
+
+/// The vision half of `source` as the converters of 2023 wrote it: MLP matrices swapped, no names of ours, `mm.weight`.
+fn legacy_mmproj(source: &Source, path: &Path) {
+    let mut header = Header::new();
+    header.set("general.architecture", "clip");
+    let unknown_then = ["clip.projector_type", "clip.vision.feature_layer"];
+    for (key, value) in &source.vision {
+        if !key.starts_with("pumice.") && !unknown_then.contains(&key.as_str()) {
+            header.set(key, value.clone());
+        }
+    }
+    let vision: Vec<_> =
+        source.tensors.iter().filter(|t| t.name.starts_with("v.") || t.name.starts_with("mm.")).collect();
+    let linear = !vision.iter().any(|t| t.name == "mm.2.weight");
+    let old_name = |name: &str| match name {
+        "mm.0.weight" if linear => "mm.weight".to_owned(),
+        "mm.0.bias" if linear => "mm.bias".to_owned(),
+        name if name.contains("ffn_up") => name.replace("ffn_up", "ffn_down"),
+        name => name.replace("ffn_down", "ffn_up"),
+    };
+    for tensor in &vision {
+        header.tensor(&old_name(&tensor.name), &tensor.dims, DType::F32);
+    }
+    let mut writer = Writer::create(path, header, false).unwrap();
+    for tensor in vision {
+        let bytes: Vec<u8> = values(source, &tensor.name).iter().flat_map(|v| v.to_le_bytes()).collect();
+        writer.write(&old_name(&tensor.name), &bytes).unwrap();
+    }
+    writer.finish().unwrap();
+}
+
+#[test]
+fn a_pair_of_2023_becomes_what_the_checkpoint_becomes() {
+    for (folder, tower) in [("mlp336/authors", "mlp336/clip"), ("linear224/authors", "linear224/clip")] {
+        let options = SourceOptions { vision_tower: Some(golden(tower)), ..SourceOptions::default() };
+        let source = Source::open(&golden(folder), &options).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let (text, mmproj) = (dir.path().join("text.gguf"), dir.path().join("mmproj.gguf"));
+        legacy_mmproj(&source, &mmproj);
+        let run_options =
+            crate::Options { layout: crate::Layout::Pair, ..crate::Options::new(Recipe::new(FileType::F32)) };
+        crate::run(&source, &text, &run_options, &()).unwrap();
+        let options = SourceOptions { mmproj: Some(mmproj.clone()), ..SourceOptions::default() };
+        let pair = Source::open(&text, &options).unwrap();
+        assert_eq!(pair.tensors.len(), source.tensors.len(), "{folder}");
+        for tensor in &source.tensors {
+            assert_eq!(
+                values(&pair, &tensor.name),
+                values(&source, &tensor.name),
+                "{folder} {}",
+                tensor.name
+            );
+        }
+        assert_eq!(pair.vision, source.vision, "{folder}");
+        assert!(pair.notes.iter().any(|n| n.contains("does not say")), "{folder}: {:?}", pair.notes);
+        // The vision half alone can be quantized too.
+        let alone = Source::open(&mmproj, &SourceOptions::default()).unwrap();
+        assert!(!alone.has_text() && alone.vision == source.vision);
+        let small = Recipe { vision_type: DType::Q8_0, ..Recipe::new(FileType::F16) };
+        let out = dir.path().join("small.gguf");
+        crate::run(&alone, &out, &crate::Options::new(small), &()).unwrap();
+        let file = File::open(&out).unwrap();
+        assert_eq!(file.need_str("general.architecture").unwrap(), "clip");
+        assert_eq!(file.need_tensor("v.blk.0.ffn_up.weight").unwrap().dtype, Some(DType::Q8_0));
+    }
+}
+
+#[test]
+fn quantizing_again_is_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("q8.gguf");
+    let source = Source::open(&golden("mlp336/hf"), &SourceOptions::default()).unwrap();
+    crate::run(&source, &path, &crate::Options::new(Recipe::new(FileType::Q8_0)), &()).unwrap();
+    let again = Source::open(&path, &SourceOptions::default()).unwrap();
+    assert!(again.notes.iter().any(|n| n.contains("quantized already")), "{:?}", again.notes);
+    assert_eq!(again.vision, source.vision);
+    let mmproj = SourceOptions { mmproj: Some(golden("gqa/hf")), ..SourceOptions::default() };
+    assert!(Source::open(&path, &mmproj).is_err());
 }
 
 #[test]

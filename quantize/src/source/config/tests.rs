@@ -35,7 +35,7 @@ fn a_sparse_text_config_is_llama_7b() {
 #[test]
 fn sparse_vision_configs_are_the_defaults_of_their_class() {
     let vision =
-        read(&json!({"hidden_size": 1024, "patch_size": 14}), |j| Vision::read(j, Defaults::Clip, None))
+        read(&json!({"hidden_size": 1536, "patch_size": 14}), |j| Vision::read(j, Defaults::Clip, None))
             .unwrap();
     assert_eq!((vision.image, vision.ff, vision.blocks, vision.heads, vision.eps), (224, 3072, 12, 12, 1e-5));
     let vision = read(&json!({}), |j| Vision::read(j, Defaults::Llava, None)).unwrap();

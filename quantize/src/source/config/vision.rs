@@ -38,7 +38,7 @@ impl Vision {
     /// CLIP's mean of red, green and blue in 0–1.
     pub const CLIP_MEAN: [f32; 3] = [0.48145466, 0.4578275, 0.40821073];
     /// CLIP's standard deviation of them.
-    pub const CLIP_STD: [f32; 3] = [0.26862954, 0.26130258, 0.27577711];
+    pub const CLIP_STD: [f32; 3] = [0.26862954, 0.261_302_6, 0.275_777_1];
 
     /// Reads `json`, a `CLIPVisionConfig`, with the mean and deviation of the image processor's configuration.
     ///
