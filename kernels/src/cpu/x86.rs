@@ -52,12 +52,12 @@ fn check_float(tokens: usize, x: &[f32], c: &[f32], cols: usize) {
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
 fn pack_avx512<F: Unpack>(x: &[f32], k: usize, cols: usize, tokens: usize, record: &mut [i32]) {
-    pack::<F>(x, k, cols, tokens, record);
+    pack::<F, { gemm::BIAS }>(x, k, cols, tokens, record);
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
 fn pack_avx2<F: Unpack>(x: &[f32], k: usize, cols: usize, tokens: usize, record: &mut [i32]) {
-    pack::<F>(x, k, cols, tokens, record);
+    pack::<F, 0>(x, k, cols, tokens, record);
 }
 
 impl Int8Isa for Avx512 {

@@ -108,11 +108,16 @@ fn pass<I: Int8Isa, F: Unpack>(isa: I, pool: &Pool, scratch: &mut Scratch, w: We
     let Product { n, k, m, x, .. } = p;
     let (slabs, len) = (k.div_ceil(SLAB), Record::len(F::GROUP));
     let packed = scratch.x.get::<i32>(slabs * n * len);
-    pool.tiles(packed, n * len, (1, I::TOKENS * len * 16), &|_, mut tile| {
-        let (slab, first) = (tile.first_row(), tile.first_col() / len);
-        for (g, record) in tile.row(0).chunks_mut(I::TOKENS * len).enumerate() {
-            let x = &x[(first + g * I::TOKENS) * k + slab * SLAB..];
-            isa.pack::<F>(x, k, SLAB.min(k - slab * SLAB), record.len() / len, record);
+    // A piece is a group of tokens, whose rows of x are then read in order; where groups are too few, a slab of them all.
+    let piece = if n >= 4 * I::TOKENS * pool.threads() { (slabs, I::TOKENS * len) } else { (1, n * len) };
+    pool.tiles(packed, n * len, piece, &|_, mut tile| {
+        let first = tile.first_col() / len;
+        for row in 0..tile.rows() {
+            let slab = tile.first_row() + row;
+            for (g, record) in tile.row(row).chunks_mut(I::TOKENS * len).enumerate() {
+                let x = &x[(first + g * I::TOKENS) * k + slab * SLAB..];
+                isa.pack::<F>(x, k, SLAB.min(k - slab * SLAB), record.len() / len, record);
+            }
         }
     });
     let packed = &*packed;

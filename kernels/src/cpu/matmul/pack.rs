@@ -3,7 +3,7 @@
 //! A record holds one slab of columns for one group of `t` tokens, in the order in which a kernel reads it, so that the
 //! whole product streams through the packed activations:
 //! ```text
-//! [256/GROUP][t]  off: −ZERO·Σq as i32 per GROUP columns, or, for formats with a minimum, d·Σq as f32 per 32
+//! [256/GROUP][t]  off: BIAS − ZERO·Σq as i32 per GROUP columns, or, for formats with a minimum, d·Σq as f32 per 32
 //! [8][t]          d: the scale of each block of 32 columns, f32
 //! [64][t]         q: four columns per dword, i8
 //! ```
@@ -46,9 +46,16 @@ impl Record {
 }
 
 /// Packs the columns of a slab for a group of tokens. `x` starts at the first token's first column of the slab,
-/// `k` is the distance of tokens, `cols` the columns of this slab, a multiple of 32.
+/// `k` is the distance of tokens, `cols` the columns of this slab, a multiple of 32. `BIAS` is what the
+/// kernel's integer sums start at.
 #[inline(always)]
-pub(crate) fn pack<F: Unpack>(x: &[f32], k: usize, cols: usize, tokens: usize, record: &mut [i32]) {
+pub(crate) fn pack<F: Unpack, const BIAS: i32>(
+    x: &[f32],
+    k: usize,
+    cols: usize,
+    tokens: usize,
+    record: &mut [i32],
+) {
     let (off, rest) = record.split_at_mut(Record::off(F::GROUP) * tokens);
     let (scales, codes) = rest.split_at_mut(SLAB / 32 * tokens);
     for token in 0..tokens {
@@ -58,12 +65,12 @@ pub(crate) fn pack<F: Unpack>(x: &[f32], k: usize, cols: usize, tokens: usize, r
             if F::MIN {
                 off[block * tokens + token] = (act.d * act.sum as f32).to_bits() as i32;
             } else if F::GROUP == 32 {
-                off[block * tokens + token] = -F::ZERO * act.sum;
+                off[block * tokens + token] = BIAS - F::ZERO * act.sum;
             } else {
                 let (l, h) = act.q.split_at(16);
                 for (half, q) in [l, h].into_iter().enumerate() {
                     let sum: i32 = q.iter().map(|&q| i32::from(q)).sum();
-                    off[(2 * block + half) * tokens + token] = -F::ZERO * sum;
+                    off[(2 * block + half) * tokens + token] = BIAS - F::ZERO * sum;
                 }
             }
             for (j, q) in act.q.as_chunks::<4>().0.iter().enumerate() {

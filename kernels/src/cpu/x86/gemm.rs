@@ -1,7 +1,8 @@
 //! The int8 kernel of AVX-512 with VNNI: a panel of 32 weight rows times up to six tokens.
 //!
-//! Per block of 32 columns, 16 `vpdpbusd` for each token sum the products exactly, weights being the unsigned operand; the sums are converted,
-//! multiplied by both scales and added in f32. 12 integer sums, 12 float sums, 2 weights and a broadcast are 27 of the
+//! Per block of 32 columns, 16 `vpdpbusd` for each token sum the products exactly, weights being the unsigned operand; the sums are
+//! multiplied by both scales and added in f32. Sums need no conversion: they start at the bits of M = 1.5·2²³, so that, being
+//! smaller than 2²², they are the low bits of the float M + sum, and fma(M + sum, a, −M·a) is a·sum. 12 integer sums, 12 float sums, 2 weights and a broadcast are 27 of the
 //! 32 registers; a seventh token would spill. Tokens left over run in the same kernel compiled for fewer.
 
 #![allow(clippy::needless_range_loop, reason = "an index runs over several arrays side by side")]
@@ -12,6 +13,9 @@ use crate::cpu::matmul::{PANEL, Record, Tile, Unpack};
 
 /// Tokens that the kernel takes at once.
 pub(super) const TOKENS: usize = 6;
+
+/// The bits of M = 1.5·2²³ as f32, at which integer sums start.
+pub(super) const BIAS: i32 = 0x4b40_0000;
 
 /// c[token][row] += the sums of `blocks` blocks of 32 columns.
 ///
@@ -84,7 +88,7 @@ unsafe fn kernel<const T: usize, const GROUP: usize, const MIN: bool>(
         for group in 0..blocks * (32 / GROUP) {
             let block = group * GROUP / 32;
             prefetch::<T, GROUP>(record, c, group);
-            let mut acc = [[_mm512_setzero_si512(); 2]; T];
+            let mut acc = [[_mm512_set1_epi32(BIAS); 2]; T];
             if !MIN {
                 for (i, acc) in acc.iter_mut().enumerate() {
                     *acc = [_mm512_set1_epi32(*off.add(group * T + i)); 2];
@@ -102,10 +106,12 @@ unsafe fn kernel<const T: usize, const GROUP: usize, const MIN: bool>(
             }
             for half in 0..2 {
                 let a = _mm512_load_ps(tile.a[group].as_ptr().add(16 * half));
+                // M·a is exact, as a has 19 bits at most: so `product` is a·sum, rounded once.
+                let minus = _mm512_mul_ps(a, _mm512_set1_ps(-f32::from_bits(BIAS as u32)));
                 for i in 0..T {
                     let d = _mm512_castsi512_ps(_mm512_set1_epi32(*scales.add(block * T + i)));
-                    let product = _mm512_cvtepi32_ps(acc[i][half]);
-                    sums[i][half] = _mm512_fmadd_ps(product, _mm512_mul_ps(a, d), sums[i][half]);
+                    let product = _mm512_fmadd_ps(_mm512_castsi512_ps(acc[i][half]), a, minus);
+                    sums[i][half] = _mm512_fmadd_ps(product, d, sums[i][half]);
                 }
                 if MIN {
                     let min = _mm512_load_ps(tile.c[block].as_ptr().add(16 * half));
