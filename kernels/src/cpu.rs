@@ -383,7 +383,9 @@ impl Backend for Cpu {
                     .map_or_else(|| panic!("attention: position {} of {} keys", p[row], k.rows), |at| at + 1),
             };
             if q.rows <= FEW_ROWS {
-                cpu.pool.tiles(dst, q.cols, (1, HEADS * head_dim), &|thread, mut tile| {
+                // Side by side as many as a thread can have, so that it reads long stretches of the cache.
+                let heads = (q.cols / head_dim).div_ceil(cpu.threads()).min(HEADS);
+                cpu.pool.tiles(dst, q.cols, (1, heads * head_dim), &|thread, mut tile| {
                     let (row, col) = (tile.first_row(), tile.first_col());
                     let head = |i: usize| col / head_dim + i;
                     let kv: [_; HEADS] = std::array::from_fn(|i| {
