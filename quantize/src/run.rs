@@ -109,9 +109,15 @@ pub fn run(source: &Source, out: &Path, options: &Options, progress: &dyn Progre
         writers.push(Writer::create(path, header, options.force)?);
     }
     let tensors = pool.install(|| convert_all(source, &plan, options, &mut writers, progress))?;
-    // Both halves are whole before either takes its name.
-    for writer in writers {
-        writer.finish()?;
+    // Both halves are whole before either takes its name; half a pair is not left behind.
+    for (index, writer) in writers.into_iter().enumerate() {
+        if let Err(error) = writer.finish() {
+            for path in &plan.files[..index] {
+                // The first error is the one to tell.
+                let _ = std::fs::remove_file(path);
+            }
+            return Err(error.into());
+        }
     }
     Ok(Report { bytes: plan.bytes(), elements: plan.elements(), files: plan.files, tensors })
 }

@@ -162,9 +162,25 @@ impl Vocab {
             unk: id_of(&added.unk).or(self.roles.unk),
             pad: id_of(&added.pad).or(self.roles.pad),
         };
+        if let Some(piece) = self.roles.unk.and_then(|id| self.pieces.get_mut(id as usize)) {
+            piece.kind = TokenType::Unknown;
+        }
         self.add_bos = added.add_bos.unwrap_or(self.add_bos);
         self.add_eos = added.add_eos.unwrap_or(self.add_eos);
         Ok(())
+    }
+
+    /// Takes the ids that `config.json` gives for roles that no tokenizer file names.
+    pub(crate) fn add_roles_of(&mut self, config: &serde_json::Value) {
+        // Llama 3 lists several tokens that end a text; the first ends all of it.
+        let id = |key: &str| {
+            let value = &config[key];
+            let id = value.as_u64().or_else(|| value.as_array()?.first()?.as_u64())?;
+            u32::try_from(id).ok().filter(|id| (*id as usize) < self.pieces.len())
+        };
+        self.roles.bos = self.roles.bos.or_else(|| id("bos_token_id"));
+        self.roles.eos = self.roles.eos.or_else(|| id("eos_token_id"));
+        self.roles.pad = self.roles.pad.or_else(|| id("pad_token_id"));
     }
 
     /// Cuts to `rows` tokens, or fills up to them with tokens that are never used. Roles past the end go; a padding

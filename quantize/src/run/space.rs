@@ -1,6 +1,6 @@
 //! Asks whether the output will fit, so that a full disk is met before the first hour of work and not after it.
 
-use std::{collections::BTreeMap, path::Path};
+use std::path::Path;
 
 use crate::{Error, Plan, Result};
 
@@ -13,13 +13,9 @@ const HEADER: u64 = 4 << 20;
 /// # Errors
 /// [`Error::NoSpace`].
 pub(super) fn check(plan: &Plan) -> Result<()> {
-    let mut needed: BTreeMap<usize, u64> = BTreeMap::new();
-    for tensor in &plan.tensors {
-        *needed.entry(tensor.file).or_default() += tensor.bytes;
-    }
     // Both files of a pair lie in one folder.
     let Some(path) = plan.files.first() else { return Ok(()) };
-    let needed = needed.values().sum::<u64>() + HEADER;
+    let needed = plan.bytes().saturating_add(HEADER);
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     match free(folder) {
         Some(free) if free < needed => Err(Error::NoSpace { path: path.clone(), needed, free }),
@@ -30,4 +26,30 @@ pub(super) fn check(plan: &Plan) -> Result<()> {
 /// Bytes free for this user on the disk of `folder`, where the system tells.
 fn free(folder: &Path) -> Option<u64> {
     fs4::available_space(folder).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Planned, plan::Plan};
+
+    #[test]
+    fn a_disk_that_is_too_small_is_known_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let tensor = |bytes| Planned {
+            name: "x".into(),
+            dims: vec![1],
+            from: "F32".into(),
+            from_bytes: 4,
+            to: pumice_kernels::DType::F32,
+            bytes,
+            instead_of: None,
+            file: 0,
+        };
+        let plan = |bytes| Plan { tensors: vec![tensor(bytes)], files: vec![dir.path().join("a.gguf")] };
+        check(&plan(1)).unwrap();
+        // An exabyte.
+        let error = check(&plan(1 << 60)).unwrap_err().to_string();
+        assert!(error.contains("a.gguf") && error.contains("are free"), "{error}");
+    }
 }

@@ -168,7 +168,9 @@ pub(super) fn open(path: &Path, options: &SourceOptions) -> Result<Source> {
         adapter.add(&parts.given, &mut tensors.map)?;
     }
     let mut builder = Builder { path: path.into(), tensors, notes, out: Vec::new() };
-    let vocab = read_vocab(&parts, options)?;
+    let mut vocab = read_vocab(&parts, options)?;
+    vocab.add_roles_of(text_file.top().get("text_config").unwrap_or(&text_file.value));
+    vocab.add_roles_of(&text_file.value);
     let (vocab, facts) = builder.text(&text, vocab, llava.as_ref(), options)?;
     let mut keys = metadata::text_keys(&text, vocab.pieces.len());
     keys.extend(vocab.keys());

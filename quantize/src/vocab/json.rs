@@ -3,7 +3,9 @@
 //! For LLaMA it was made from a SentencePiece model and lost the scores. They can be had back: the merges are listed in
 //! the order of the scores of what they make, and SentencePiece's BPE trainer numbers its pieces 0, −1, −2 … in the order
 //! in which it found them, single characters last. So the pieces that merges make, in order of their first merge, get
-//! those numbers, and the rest follow by id; for LLaMA's vocabulary this gives the original scores exactly.
+//! those numbers, and the rest follow by id; for LLaMA's vocabulary this gives the original scores exactly. Runs of spaces
+//! are the exception: LLaMA's makers added them by hand, to be merged after everything else, and some versions of
+//! `transformers` list them first.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -64,7 +66,12 @@ pub(super) fn parse(path: &Path, json: &Value) -> Result<Vocab> {
         add_space_prefix: adds_space(json),
         chat_template: None,
     };
-    vocab.roles.unk = unk.and_then(|unk| vocab.pieces.iter().position(|p| p.text == unk)).map(|id| id as u32);
+    let id_of = |text: &str| vocab.pieces.iter().position(|p| p.text == text).map(|id| id as u32);
+    vocab.roles.unk = unk.and_then(id_of);
+    if byte_fallback {
+        // SentencePiece's names, where no file beside says otherwise.
+        (vocab.roles.bos, vocab.roles.eos) = (id_of("<s>"), id_of("</s>"));
+    }
     Ok(vocab)
 }
 
@@ -128,9 +135,16 @@ fn scores(texts: &[String], kinds: &[TokenType], merges: &[(String, String)]) ->
     order.extend((0..texts.len()).filter(|id| kinds[*id] == TokenType::Normal && !seen.contains(id)));
     let mut scores = vec![0.0; texts.len()];
     for (rank, id) in order.into_iter().enumerate() {
-        scores[id] = -(rank as f32);
+        scores[id] = if is_run_of_spaces(&texts[id]) { RUN_OF_SPACES } else { -(rank as f32) };
     }
     scores
+}
+
+/// What LLaMA's `tokenizer.model` gives runs of spaces.
+const RUN_OF_SPACES: f32 = -1e9;
+
+fn is_run_of_spaces(text: &str) -> bool {
+    text.chars().count() > 1 && text.chars().all(|c| c == '\u{2581}')
 }
 
 /// `<0x0A>`.

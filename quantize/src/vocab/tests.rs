@@ -59,6 +59,26 @@ fn scores_are_had_back_from_merges() {
 }
 
 #[test]
+fn runs_of_spaces_merge_last_wherever_they_are_listed() {
+    let json = json!({
+        "model": {"type": "BPE", "byte_fallback": true,
+            "vocab": {"<unk>": 0, "<s>": 1, "</s>": 2, "\u{2581}\u{2581}": 3, "\u{2581}a": 4, "\u{2581}": 5, "a": 6},
+            "merges": ["\u{2581} \u{2581}", "\u{2581} a"]},
+        "added_tokens": [{"id": 0, "content": "<unk>", "special": true}, {"id": 1, "content": "<s>", "special": true}]
+    });
+    let dir = folder(&[
+        ("tokenizer.json", json.to_string().as_bytes()),
+        ("tokenizer_config.json", br#"{"unk_token": "<unk>"}"#),
+    ]);
+    let mut vocab = Vocab::open(dir.path()).unwrap();
+    let scores: Vec<f32> = vocab.pieces.iter().map(|p| p.score).collect();
+    assert!(scores[3] < scores[5] && scores[4] > scores[5] && scores[5] > scores[6], "{scores:?}");
+    assert_eq!((vocab.pieces[0].kind, vocab.pieces[1].kind), (TokenType::Unknown, TokenType::Control));
+    vocab.add_roles_of(&json!({"bos_token_id": 5, "eos_token_id": [2, 6], "pad_token_id": 99}));
+    assert_eq!(vocab.roles, Roles { bos: Some(1), eos: Some(2), unk: Some(0), pad: None });
+}
+
+#[test]
 fn rows_past_the_end_are_filled() {
     let mut vocab = Vocab::open(&golden("linear224/authors")).unwrap();
     vocab.resize(420);
