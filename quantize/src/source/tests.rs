@@ -117,6 +117,38 @@ fn a_base_model_and_a_projector_are_the_whole_model() {
     assert!(error.contains("--base"), "{error}");
 }
 
+#[test]
+fn rows_of_image_marks_are_kept_where_prompts_use_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut tensors = tensors_of("linear224/authors", |n| !n.contains("inv_freq"));
+    for (name, shape, values) in &mut tensors {
+        if name.contains("embed_tokens") || name.contains("lm_head") {
+            // One row more than there are tokens, as padding to a round number makes them.
+            shape[0] = 420;
+            values.resize(420 * 64, 0.5);
+        }
+    }
+    write(&dir.path().join("model.safetensors"), &tensors);
+    copy("linear224/authors", &["tokenizer.model", "tokenizer_config.json"], dir.path());
+    let added = r#"{"[PAD]": 416, "<im_start>": 417, "<im_end>": 418}"#;
+    std::fs::write(dir.path().join("added_tokens.json"), added).unwrap();
+    let config = std::fs::read_to_string(golden("linear224/authors/config.json")).unwrap();
+    let options = SourceOptions { vision_tower: Some(golden("linear224/clip")), ..SourceOptions::default() };
+    for (used, rows) in [(true, 419), (false, 416)] {
+        let mut config: serde_json::Value = serde_json::from_str(&config).unwrap();
+        config["mm_use_im_start_end"] = used.into();
+        std::fs::write(dir.path().join("config.json"), config.to_string()).unwrap();
+        let source = Source::open(dir.path(), &options).unwrap();
+        let dims = |name: &str| source.tensors.iter().find(|t| t.name == name).unwrap().dims.clone();
+        assert_eq!((dims("token_embd.weight"), dims("output.weight")), (vec![64, rows], vec![64, rows]));
+        let tokens = source.get("tokenizer.ggml.tokens").and_then(Value::as_array).unwrap();
+        assert_eq!(tokens.len(), rows);
+        assert_eq!(tokens.strings().unwrap().last().unwrap() == "<im_end>", used);
+        assert_eq!(source.get("pumice.use_im_start_end"), Some(&Value::Bool(used)));
+        assert!(source.notes.iter().any(|n| n.contains("are dropped")), "{:?}", source.notes);
+    }
+}
+
 /// Numbers that a formula gives.
 fn made(name: &str, rows: usize, cols: usize) -> Made {
     let values = (0..rows * cols).map(|i| ((i * 37 + name.len()) % 101) as f32 / 500.0 - 0.1).collect();
