@@ -9,6 +9,8 @@ mod buffer;
 mod cores;
 pub mod isa;
 mod matmul;
+#[cfg(target_arch = "aarch64")]
+mod neon_matmul;
 pub mod pool;
 pub(crate) mod scalar;
 mod simd;

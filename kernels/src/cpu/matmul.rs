@@ -31,7 +31,9 @@ pub(crate) use int8::{ActSlab, Int8Isa, Tile, widen};
 #[cfg(test)]
 use pack::quantize;
 pub(crate) use pack::{Record, pack};
-pub(crate) use unpack::{IQ4, SLAB, Scales, Unpack};
+#[cfg(target_arch = "x86_64")]
+pub(crate) use unpack::IQ4;
+pub(crate) use unpack::{SLAB, Scales, Unpack};
 
 use unpack::half;
 
@@ -133,6 +135,7 @@ impl<'a> Weights<'a> {
     }
 
     /// Bytes of a row.
+    #[cfg(target_arch = "x86_64")]
     pub(crate) fn row_bytes(&self) -> usize {
         self.row_bytes
     }
@@ -182,6 +185,8 @@ pub(crate) fn matmul(isa: Isa, pool: &Pool, scratch: &mut Scratch, p: Product<'_
         Isa::Avx512Vnni => dispatch(super::x86::Avx512::new().expect("available"), pool, scratch, p),
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => dispatch(super::x86::Avx2::new().expect("available"), pool, scratch, p),
+        #[cfg(target_arch = "aarch64")]
+        Isa::Neon => dispatch(super::neon_matmul::Neon::new().expect("available"), pool, scratch, p),
         _ => scalar::product(pool, scratch, p),
     }
 }

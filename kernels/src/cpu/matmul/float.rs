@@ -20,6 +20,7 @@ pub(crate) struct FloatTile(pub(crate) [[f32; PANEL]; SPAN]);
 /// A weight format that is a plain number.
 pub(crate) trait Plain {
     /// The format.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "only x86 loads a format its own way"))]
     const DTYPE: DType;
     /// Its bytes.
     type Bytes: bytemuck::Pod + AsRef<[u8]>;
