@@ -2,15 +2,23 @@
 
 use crate::{Bytes, DType, Tensor};
 
-/// A cache line: what own memory is made of, so that rows of whole lines are aligned for every vector.
-#[derive(Clone, Copy, bytemuck::Zeroable, bytemuck::Pod)]
-#[repr(C, align(64))]
-pub(super) struct Line([u8; 64]);
+/// Bytes of a cache line: own memory begins at one, so that rows of whole lines are aligned for every vector.
+const LINE: usize = 64;
+
+/// Own memory: zero pages of the system, taken up only as they are first written.
+///
+/// The elements are 16 bytes wide and not a line, because the allocator hands out untouched pages only up to the alignment
+/// that it gives anyway; beyond, it writes the zeros itself (a second for a cache of 1 GB). So the line is found by hand.
+pub(super) struct Own {
+    memory: Box<[u128]>,
+    /// Where the first line begins, in elements.
+    start: usize,
+}
 
 /// The bytes of a matrix.
 pub(super) enum Data {
     /// Memory that ops may write. At least as long as the matrix.
-    Own(Box<[Line]>),
+    Own(Own),
     /// Weights as they lie in the file.
     Shared(Bytes),
 }
@@ -28,19 +36,24 @@ pub(super) struct Buffer {
 impl Default for Data {
     /// No bytes. Costs no allocation: it stands in a slot whose memory an op has taken out.
     fn default() -> Self {
-        Data::Own(Box::default())
+        Data::Own(Own { memory: Box::default(), start: 0 })
     }
 }
 
 impl Data {
     /// `bytes` zeroed bytes, touched by nobody yet: the system gives pages as they are first used. `None` where it refuses.
     pub(super) fn zeroed(bytes: usize) -> Option<Self> {
-        bytemuck::allocation::try_zeroed_slice_box(bytes.div_ceil(size_of::<Line>())).ok().map(Data::Own)
+        const PER_LINE: usize = LINE / size_of::<u128>();
+        let elements = bytes.div_ceil(LINE).checked_mul(PER_LINE)?.checked_add(PER_LINE - 1)?;
+        let memory = bytemuck::allocation::try_zeroed_slice_box::<u128>(elements).ok()?;
+        // Elements are 16 bytes and aligned so: a line begins at one of the first four.
+        let start = memory.as_ptr().align_offset(LINE).min(PER_LINE - 1);
+        Some(Data::Own(Own { memory, start }))
     }
 
     pub(super) fn bytes(&self) -> &[u8] {
         match self {
-            Data::Own(lines) => bytemuck::cast_slice(lines),
+            Data::Own(own) => bytemuck::cast_slice(&own.memory[own.start..]),
             Data::Shared(bytes) => bytes,
         }
     }
@@ -49,7 +62,7 @@ impl Data {
     #[track_caller]
     pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
         match self {
-            Data::Own(lines) => bytemuck::cast_slice_mut(lines),
+            Data::Own(own) => bytemuck::cast_slice_mut(&mut own.memory[own.start..]),
             Data::Shared(_) => panic!("a weight is read-only"),
         }
     }
