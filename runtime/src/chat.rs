@@ -80,23 +80,28 @@ impl Default for Options {
     }
 }
 
-/// A picture that the chat has seen.
+/// A picture that the chat has seen, by the hash of the pixels that the tower saw.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Seen(usize);
+pub struct Seen(u64);
 
 /// What a picture became for the text model.
 struct Features {
-    /// Hash of the pixels that the tower saw.
-    key: u64,
+    key: Seen,
     /// [image tokens, hidden of the text model].
     rows: Vec<f32>,
 }
 
+/// Pictures whose features are kept at least: 150 MB for LLaVA-1.5 7B (576 rows of 4096 f32 each). More are kept only
+/// while all their rows would fit in the context, so that pictures looked at for one question are there together.
+const KEPT_PICTURES: usize = 16;
+
 /// A turn and its answer.
 struct Exchange {
+    /// The turn's pictures; [`Chunk::Image`] counts them from 0.
+    pictures: Vec<Arc<Features>>,
     /// What the turn appends to everything before it, up to where the model answers.
     turn: Vec<Chunk>,
-    /// The answer's ids as they were generated; `None` while there is none.
+    /// The answer's ids as they were generated; `None` while there is none, or where it was stopped before its first.
     answer: Option<Vec<u32>>,
 }
 
@@ -109,7 +114,8 @@ pub struct Chat {
     format: Format,
     /// What was said, oldest first; only the last one may lack its answer.
     exchanges: Vec<Exchange>,
-    seen: Vec<Features>,
+    /// Oldest first.
+    seen: Vec<Arc<Features>>,
     /// What stands at each position of the KV cache.
     held: Vec<Slot>,
     /// Logits of the last position, [rows of the output matrix].
@@ -232,48 +238,90 @@ impl Chat {
     fn look(&mut self, picture: &Picture, start: Instant) -> Result<Seen> {
         let (vision, preprocess) = self.eyes.as_ref().ok_or(Error::NoVision)?;
         let pixels = preprocess.apply(picture);
-        let key = hash(&pixels);
-        let known = self.seen.iter().position(|s| s.key == key);
-        let seen = match known {
-            Some(i) => Seen(i),
-            None => {
-                let rows = vision.encode(&mut *self.backend, &pixels);
-                self.stats.pictures += 1;
-                self.stats.picture_tokens += rows.len() / self.llama.config().hidden;
-                self.seen.push(Features { key, rows });
-                Seen(self.seen.len() - 1)
-            }
-        };
+        let key = Seen(hash(&pixels));
+        if !self.seen.iter().any(|s| s.key == key) {
+            let rows = vision.encode(&mut *self.backend, &pixels);
+            self.stats.pictures += 1;
+            self.stats.picture_tokens += rows.len() / self.llama.config().hidden;
+            self.seen.push(Arc::new(Features { key, rows }));
+            self.forget_pictures();
+        }
         self.stats.picture += start.elapsed();
-        Ok(seen)
+        Ok(key)
     }
 
-    /// Asks `question` about `pictures` and about all that was said before.
+    /// Lets go of the oldest pictures, so that a program that looks at thousands keeps its memory.
+    fn forget_pictures(&mut self) {
+        let room = self.llama.options().ctx * self.llama.config().hidden;
+        let mut kept: usize = self.seen.iter().map(|s| s.rows.len()).sum();
+        while self.seen.len() > KEPT_PICTURES && kept > room {
+            kept -= self.seen.remove(0).rows.len();
+        }
+    }
+
+    /// Asks `question` about `pictures` and about all that was said before. A question that was stopped before the first
+    /// token of its answer is replaced by this one, which is then about its pictures too.
     ///
     /// # Errors
-    /// Nothing was asked, or the conversation does not fit in the context any more; it then stands as it stood before.
+    /// Nothing was asked, a picture was seen too many pictures ago, or the conversation does not fit in the context any
+    /// more; it then stands as it stood before.
     pub fn ask(&mut self, question: &str, pictures: &[Seen]) -> Result<Answer<'_>> {
         if question.trim().is_empty() && pictures.is_empty() {
             return Err(Error::EmptyQuestion);
         }
         self.options.sampling.check()?;
-        let images: Vec<usize> = pictures.iter().map(|p| p.0).collect();
+        let replaced = self.exchanges.pop_if(|e| e.answer.is_none());
+        let prompt = match self.exchange(question, pictures, replaced.as_ref()) {
+            Ok(exchange) => {
+                self.exchanges.push(exchange);
+                let prompt = self.prefill();
+                if prompt.is_err() {
+                    self.exchanges.pop();
+                }
+                prompt
+            }
+            Err(error) => Err(error),
+        };
+        match prompt {
+            Ok(prompt) => Ok(self.answer(prompt)),
+            Err(error) => {
+                self.exchanges.extend(replaced);
+                Err(error)
+            }
+        }
+    }
+
+    /// The next exchange, still to be answered.
+    fn exchange(&self, question: &str, pictures: &[Seen], replaced: Option<&Exchange>) -> Result<Exchange> {
+        let mut all = replaced.map_or_else(Vec::new, |e| e.pictures.clone());
+        for key in pictures {
+            let known = self.seen.iter().find(|s| s.key == *key).ok_or(Error::PictureForgotten)?;
+            all.push(Arc::clone(known));
+        }
+        let images: Vec<usize> = (0..all.len()).collect();
         let turn = Turn { text: question, images: &images, place: self.options.image_place };
         let turn = match self.exchanges.is_empty() {
             true => self.format.first_turn(&self.vocabulary, &turn)?,
             false => self.format.next_turn(&self.vocabulary, &turn)?,
         };
-        self.exchanges.push(Exchange { turn, answer: None });
-        self.answer()
+        Ok(Exchange { pictures: all, turn, answer: None })
     }
 
-    /// Answers the last question again, with other draws.
+    /// Answers the last question again, with other draws, and forgets the answer that it had.
     ///
     /// # Errors
-    /// Nothing has been asked yet.
+    /// Nothing has been asked yet, or the model fails; the conversation then stands as it stood before.
     pub fn regenerate(&mut self) -> Result<Answer<'_>> {
-        self.exchanges.last_mut().ok_or(Error::NothingAsked)?.answer = None;
-        self.answer()
+        let before = self.exchanges.last_mut().ok_or(Error::NothingAsked)?.answer.take();
+        match self.prefill() {
+            Ok(prompt) => Ok(self.answer(prompt)),
+            Err(error) => {
+                if let Some(last) = self.exchanges.last_mut() {
+                    last.answer = before;
+                }
+                Err(error)
+            }
+        }
     }
 
     /// Forgets the conversation; pictures stay known.
@@ -281,36 +329,23 @@ impl Chat {
         self.exchanges.clear();
     }
 
-    /// Computes what the cache does not hold of the conversation up to its open turn.
-    fn answer(&mut self) -> Result<Answer<'_>> {
-        let start = Instant::now();
-        let prefilled = self.prefill();
-        self.stats.prompt += start.elapsed();
-        let whole = match prefilled {
-            Ok(whole) => whole,
-            Err(error) => {
-                self.exchanges.pop();
-                return Err(error);
-            }
-        };
+    /// Begins the answer to a prompt, which ends at once where the prompt was not computed to its end.
+    fn answer(&mut self, prompt: Prompt) -> Answer<'_> {
         let mut options = self.options.sampling;
         options.seed = options.seed.wrapping_add(self.answers);
         self.answers += 1;
-        let finish = (!whole).then(|| {
-            self.exchanges.pop();
-            Finish::Cancelled
-        });
-        Ok(Answer::new(self, Sampler::new(options), finish))
+        let finish = (prompt == Prompt::Cancelled).then_some(Finish::Cancelled);
+        Answer::new(self, Sampler::new(options), finish)
     }
 
-    /// Fills the cache up to the end of the prompt. False where it was cancelled on the way.
-    fn prefill(&mut self) -> Result<bool> {
+    /// Computes what the cache does not hold of the conversation up to its open turn.
+    fn prefill(&mut self) -> Result<Prompt> {
+        let start = Instant::now();
         let hidden = self.llama.config().hidden;
         let ctx = self.llama.options().ctx;
-        let seen = &self.seen;
         let mut wanted = Vec::new();
-        for Exchange { turn, answer } in &self.exchanges {
-            wanted.extend(cache::slots(turn, |i| (seen[i].key, seen[i].rows.len() / hidden)));
+        for Exchange { pictures, turn, answer } in &self.exchanges {
+            wanted.extend(cache::slots(turn, |i| (pictures[i].key, pictures[i].rows.len() / hidden)));
             wanted.extend(answer.iter().flatten().map(|&id| Slot::Token(id)));
         }
         if wanted.len() >= ctx {
@@ -324,8 +359,8 @@ impl Chat {
             .map(|run| match run {
                 Run::Tokens(ids) => Input::Tokens(ids),
                 Run::Picture { key, first, rows } => {
-                    let picture = seen.iter().find(|s| s.key == *key);
-                    let features = picture.map_or(&[][..], |s| &s.rows);
+                    let mut pictures = self.exchanges.iter().flat_map(|e| &e.pictures);
+                    let features = pictures.find(|p| p.key == *key).map_or(&[][..], |p| &p.rows);
                     Input::Rows(&features[first * hidden..(first + rows) * hidden])
                 }
             })
@@ -344,8 +379,18 @@ impl Chat {
         self.held.extend_from_slice(&wanted[reused..reused + done]);
         self.stats.prompt_tokens += done;
         self.stats.reused_tokens += reused;
-        Ok(self.held.len() == wanted.len())
+        self.stats.prompt += start.elapsed();
+        Ok(if self.held.len() == wanted.len() { Prompt::Computed } else { Prompt::Cancelled })
     }
+}
+
+/// How far a prompt came.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Prompt {
+    /// To its end: the logits of its last position are there.
+    Computed,
+    /// It was stopped on the way; what was computed is in the cache.
+    Cancelled,
 }
 
 /// FNV-1a over the numbers' bits (Fowler, Noll, Vo): two pictures are the same where the tower would see the same.

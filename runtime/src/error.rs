@@ -140,6 +140,9 @@ pub enum Error {
         "this model has no vision part: give its mmproj file (--mmproj FILE), or a LLaVA model that holds both"
     )]
     NoVision,
+    /// A picture's features were let go of.
+    #[error("this picture was seen too many pictures ago to be kept: show it again")]
+    PictureForgotten,
     /// Nothing was asked.
     #[error("the question is empty: ask something, or show a picture")]
     EmptyQuestion,

@@ -11,7 +11,8 @@ use pumice_kernels::{
 };
 use pumice_models::gguf::File;
 use pumice_runtime::{
-    chat::{Chat, Finish, Options},
+    Picture,
+    chat::{Chat, Finish, Options, Seen},
     sample::SamplerOptions,
 };
 
@@ -28,7 +29,7 @@ fn greedy() -> Options {
 }
 
 /// The answer's text.
-fn answer(chat: &mut Chat, question: &str, pictures: &[pumice_runtime::chat::Seen]) -> String {
+fn answer(chat: &mut Chat, question: &str, pictures: &[Seen]) -> String {
     chat.ask(question, pictures).expect("a prompt").map(|p| p.expect("a piece")).collect()
 }
 
@@ -125,6 +126,64 @@ fn cancelling_stops_the_answer_not_the_chat() {
     );
     cancel.store(false, std::sync::atomic::Ordering::SeqCst);
     answer(&mut chat, "Go on", &[]);
+}
+
+/// A question stopped before its first token stays open: `/regen` answers it, and another one takes its pictures over.
+#[test]
+fn a_question_stopped_before_its_answer_loses_nothing() {
+    let stop = |chat: &mut Chat, cancel: &std::sync::atomic::AtomicBool, pictures: &[Seen]| {
+        cancel.store(true, std::sync::atomic::Ordering::SeqCst);
+        let finish = chat.ask("What is this?", pictures).expect("a prompt").finish();
+        assert_eq!(finish, Some(Finish::Cancelled));
+        cancel.store(false, std::sync::atomic::Ordering::SeqCst);
+    };
+    let options = greedy();
+    let cancel = options.cancel.clone();
+    let mut chat = open(options);
+    let seen = chat.see(picture()).expect("a picture");
+    let want = answer(&mut chat, "What is this?", &[seen]);
+    chat.clear();
+
+    stop(&mut chat, &cancel, &[seen]);
+    let again: String = chat.regenerate().expect("the open question").map(|p| p.expect("a piece")).collect();
+    assert_eq!(again, want);
+    chat.clear();
+
+    stop(&mut chat, &cancel, &[seen]);
+    assert_eq!(
+        answer(&mut chat, "What is this?", &[]),
+        want,
+        "the picture is still shown, the question not twice"
+    );
+}
+
+#[test]
+fn a_question_that_does_not_fit_leaves_the_conversation_as_it_was() {
+    let mut chat = open(Options { ctx: 192, ..greedy() });
+    let one = answer(&mut chat, "What?", &[]);
+    assert!(chat.ask(&"word ".repeat(400), &[]).is_err());
+    let again: String =
+        chat.regenerate().expect("the question before").map(|p| p.expect("a piece")).collect();
+    assert_eq!(again, one);
+}
+
+#[test]
+fn many_pictures_keep_the_memory_and_old_ones_ask_to_be_shown_again() {
+    let mut chat = open(Options { predict: Some(1), ..greedy() });
+    let grey = |v: u8| Picture::from_rgb("grey", 8, 8, vec![v; 192]).expect("a picture");
+    let seen: Vec<Seen> = (0..60).map(|v| chat.see_picture(&grey(v)).expect("a picture")).collect();
+    answer(&mut chat, "What is this?", &[seen[59], seen[40]]);
+    let message = chat.ask("And this?", &[seen[0]]).err().expect("forgotten").to_string();
+    assert!(message.contains("show it again"), "{message}");
+    assert_eq!(chat.see_picture(&grey(0)).expect("a picture"), seen[0]);
+    answer(&mut chat, "And this?", &[seen[0]]);
+}
+
+#[test]
+fn no_tokens_are_no_tokens() {
+    let mut chat = open(Options { predict: Some(0), ..greedy() });
+    assert_eq!(answer(&mut chat, "What?", &[]), "");
+    assert_eq!(chat.stats().generated_tokens, 0);
 }
 
 #[test]

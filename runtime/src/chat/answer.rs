@@ -24,7 +24,8 @@ pub enum Finish {
     Cancelled,
 }
 
-/// The pieces of an answer, as an iterator. Dropped early, the answer stands in the conversation as far as it came.
+/// The pieces of an answer, as an iterator. Dropped or stopped early, the answer stands in the conversation as far as it
+/// came; before its first token the question stays open, for [`Chat::regenerate`] to answer or [`Chat::ask`] to replace.
 pub struct Answer<'a> {
     chat: &'a mut Chat,
     sampler: Sampler,
@@ -48,7 +49,6 @@ impl<'a> Answer<'a> {
     pub(super) fn new(chat: &'a mut Chat, sampler: Sampler, finish: Option<Finish>) -> Self {
         let detokenizer = Detokenizer::new();
         let stop = Stop::new(chat.format.stop_strings().iter().map(ToString::to_string));
-        let recorded = finish.is_some();
         Self {
             chat,
             sampler,
@@ -59,7 +59,7 @@ impl<'a> Answer<'a> {
             text: 0,
             shown: 0,
             finish,
-            recorded,
+            recorded: false,
         }
     }
 
@@ -75,6 +75,9 @@ impl<'a> Answer<'a> {
 
     /// Draws a token and takes its text. Returns what may be shown.
     fn step(&mut self) -> Result<String> {
+        if self.chat.options.predict.is_some_and(|most| self.ids.len() >= most) {
+            return Ok(self.end(Finish::Length));
+        }
         if let Some(&last) = self.ids.last()
             && !self.feed(last)?
         {
@@ -92,15 +95,13 @@ impl<'a> Answer<'a> {
         self.ids.push(id);
         self.text += piece.len();
         self.ends.push(self.text);
-        let (mut shown, stopped) = self.stop.push(&piece);
+        let (shown, stopped) = self.stop.push(&piece);
         self.shown += shown.len();
         if stopped {
             // Ids that reach into the stop string are the template's, not the answer's.
             let whole = self.ends.partition_point(|&end| end <= self.shown);
             self.ids.truncate(whole);
             self.set_finish(Finish::Stop);
-        } else if self.chat.options.predict.is_some_and(|most| self.ids.len() >= most) {
-            shown += &self.end(Finish::Length);
         }
         Ok(shown)
     }
@@ -140,7 +141,9 @@ impl<'a> Answer<'a> {
 
     /// Tells the conversation what was answered, once.
     fn record(&mut self) {
+        let said = !self.ids.is_empty() || self.finish == Some(Finish::Stop);
         if !std::mem::replace(&mut self.recorded, true)
+            && said
             && let Some(exchange) = self.chat.exchanges.last_mut()
         {
             exchange.answer = Some(self.ids.clone());

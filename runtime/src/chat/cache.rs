@@ -1,5 +1,6 @@
 //! What the KV cache holds, position by position, so that nothing is computed twice.
 
+use super::Seen;
 use crate::prompt::Chunk;
 
 /// What stands at one position of the context.
@@ -7,12 +8,12 @@ use crate::prompt::Chunk;
 pub(super) enum Slot {
     /// A token id.
     Token(u32),
-    /// A row of a picture's features: which picture (by the hash of its pixels), which row.
-    Picture { key: u64, row: u32 },
+    /// A row of a picture's features: which picture, which row.
+    Picture { key: Seen, row: u32 },
 }
 
-/// The positions of `chunks`; `picture(i)` gives the key and the rows of the i-th picture of the conversation.
-pub(super) fn slots(chunks: &[Chunk], picture: impl Fn(usize) -> (u64, usize)) -> Vec<Slot> {
+/// The positions of `chunks`; `picture(i)` gives the key and the rows of the turn's i-th picture.
+pub(super) fn slots(chunks: &[Chunk], picture: impl Fn(usize) -> (Seen, usize)) -> Vec<Slot> {
     let mut out = Vec::new();
     for chunk in chunks {
         match chunk {
@@ -39,7 +40,7 @@ pub(super) enum Run {
     /// Token ids.
     Tokens(Vec<u32>),
     /// Rows `first..first + rows` of the picture `key`.
-    Picture { key: u64, first: usize, rows: usize },
+    Picture { key: Seen, first: usize, rows: usize },
 }
 
 /// `slots` as runs, in order.
@@ -68,7 +69,7 @@ mod tests {
 
     #[test]
     fn a_second_question_reuses_the_picture() {
-        let picture = |_| (7, 3);
+        let picture = |_| (Seen(7), 3);
         let first = slots(&[Chunk::Tokens(vec![1, 5]), Chunk::Image(0), Chunk::Tokens(vec![9])], picture);
         let mut held = first.clone();
         held.extend([Slot::Token(20), Slot::Token(2)]);
@@ -76,22 +77,22 @@ mod tests {
         second.push(Slot::Token(30));
         assert_eq!(reusable(&held, &second), held.len());
         assert_eq!(reusable(&held, &first), first.len() - 1, "the last position is computed for its logits");
-        let other = slots(&[Chunk::Tokens(vec![1, 5]), Chunk::Image(0)], |_| (8, 3));
+        let other = slots(&[Chunk::Tokens(vec![1, 5]), Chunk::Image(0)], |_| (Seen(8), 3));
         assert_eq!(reusable(&held, &other), 2, "another picture at the same place");
     }
 
     #[test]
     fn runs_keep_order_and_rows() {
-        let picture = |i: usize| (i as u64, 2);
+        let picture = |i: usize| (Seen(i as u64), 2);
         let all =
             slots(&[Chunk::Image(0), Chunk::Image(0), Chunk::Tokens(vec![4, 5]), Chunk::Image(1)], picture);
         assert_eq!(
             runs(&all[1..]),
             [
-                Run::Picture { key: 0, first: 1, rows: 1 },
-                Run::Picture { key: 0, first: 0, rows: 2 },
+                Run::Picture { key: Seen(0), first: 1, rows: 1 },
+                Run::Picture { key: Seen(0), first: 0, rows: 2 },
                 Run::Tokens(vec![4, 5]),
-                Run::Picture { key: 1, first: 0, rows: 2 },
+                Run::Picture { key: Seen(1), first: 0, rows: 2 },
             ]
         );
     }
