@@ -196,17 +196,12 @@ impl Format {
         Ok(if fresh { vocabulary.encode(&text, false) } else { vocabulary.encode_continued(&text) })
     }
 
-    /// Texts that end an answer.
+    /// Texts that end an answer, beside the tokens of [`Vocabulary::stops`].
     pub fn stop_strings(&self) -> &'static [&'static str] {
         match &self.kind {
             Kind::Template(template) => template.stops,
             Kind::Jinja(_) => &[],
         }
-    }
-
-    /// Token ids that end an answer.
-    pub fn stop_ids<'v>(&self, vocabulary: &'v Vocabulary) -> &'v [u32] {
-        vocabulary.stops()
     }
 
     fn pieces(&self, vocabulary: &Vocabulary, turn: &Turn<'_>, first: bool) -> Result<Vec<Piece>> {
@@ -273,49 +268,6 @@ impl Content<'_> {
             out.push(Piece::text(self.words));
         }
         out
-    }
-}
-
-/// A conversation: which turn comes next.
-#[derive(Clone, Debug)]
-pub struct Conversation {
-    format: Format,
-    vocabulary: Arc<Vocabulary>,
-    started: bool,
-}
-
-impl Conversation {
-    /// Nothing said yet.
-    pub fn new(format: Format, vocabulary: Arc<Vocabulary>) -> Self {
-        Self { format, vocabulary, started: false }
-    }
-
-    /// What to append to everything said and answered so far, to have `turn` answered.
-    ///
-    /// # Errors
-    /// As [`Format::first_turn`]; the conversation is then as before.
-    pub fn turn(&mut self, turn: &Turn<'_>) -> Result<Vec<Chunk>> {
-        let chunks = match self.started {
-            false => self.format.first_turn(&self.vocabulary, turn)?,
-            true => self.format.next_turn(&self.vocabulary, turn)?,
-        };
-        self.started = true;
-        Ok(chunks)
-    }
-
-    /// Forgets all that was said.
-    pub fn reset(&mut self) {
-        self.started = false;
-    }
-
-    /// How the model is spoken to.
-    pub fn format(&self) -> &Format {
-        &self.format
-    }
-
-    /// The vocabulary.
-    pub fn vocabulary(&self) -> &Arc<Vocabulary> {
-        &self.vocabulary
     }
 }
 
