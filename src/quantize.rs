@@ -15,6 +15,7 @@ use std::{
 use anyhow::Context;
 use clap::Args as ClapArgs;
 use indicatif::{ProgressBar, ProgressStyle};
+use pumice_kernels::DType;
 use pumice_quantize::{
     Error, FileType, Layout, Options, Override, Planned, Progress, Recipe, Source, SourceOptions, plan,
     synthetic, weight_type,
@@ -56,9 +57,9 @@ pub struct Args {
     /// A folder with the tokenizer, where the checkpoint has none.
     #[arg(long, value_name = "FOLDER")]
     tokenizer: Option<PathBuf>,
-    /// Type of the vision part's matrices.
-    #[arg(long, value_name = "TYPE", default_value = "F16")]
-    vision_type: String,
+    /// Type of the vision part's matrices; by default F16, and F32 where TYPE is F32.
+    #[arg(long, value_name = "TYPE")]
+    vision_type: Option<String>,
     /// Another type for the tensors whose GGUF names match PATTERN (a regular expression, somewhere in the name); may be
     /// given several times, the first match wins: --tensor-type 'blk\.0\.=Q8_0'.
     #[arg(long, value_name = "PATTERN=TYPE")]
@@ -173,14 +174,15 @@ fn derived_name(source: &Path, file_type: FileType) -> anyhow::Result<PathBuf> {
 
 fn recipe(args: &Args, file_type: FileType) -> anyhow::Result<Recipe> {
     let mut recipe = Recipe::new(file_type);
-    recipe.vision_type = weight_type(&args.vision_type)?;
+    recipe.vision_type = match &args.vision_type {
+        Some(name) => weight_type(name)?,
+        // Asked for F32, nobody expects half of the file rounded.
+        None if file_type == FileType::F32 => DType::F32,
+        None => DType::F16,
+    };
     recipe.pure = args.pure;
     for rule in &args.tensor_type {
         recipe.overrides.push(rule.parse::<Override>()?);
-    }
-    if file_type == FileType::F32 && args.vision_type == "F16" {
-        // Asked for F32, nobody expects half of the file rounded; --vision-type says otherwise.
-        recipe.vision_type = weight_type("F32")?;
     }
     Ok(recipe)
 }

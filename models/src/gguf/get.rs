@@ -57,7 +57,7 @@ impl File {
                 &t.name,
                 format!(
                     "has element type {}, which Pumice does not read; get or make a file in one of {} \
-                        (for instance `pumice quantize CHECKPOINT -t Q4_K_M`)",
+                        (for instance `pumice quantize CHECKPOINT Q4_K_M`)",
                     type_name(t.ggml_type),
                     names.join(", ")
                 ),
