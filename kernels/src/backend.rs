@@ -76,7 +76,7 @@ pub trait Backend: Send {
     /// Quantized weights meet `x` rounded to 8 bits in blocks of 32 (see NUMERICS.md); other types are exact to f32 sums.
     fn matmul(&mut self, dst: Tensor, x: Tensor, w: Tensor, bias: Option<Tensor>);
 
-    /// dst[i] = table[ids[i]], dequantized. `dst` [n, k] F32, `table` [m, k] of any weight type, `ids` [n, 1] I32.
+    /// `dst[i] = table[ids[i]]`, dequantized. `dst` [n, k] F32, `table` [m, k] of any weight type, `ids` [n, 1] I32.
     fn get_rows(&mut self, dst: Tensor, table: Tensor, ids: Tensor);
 
     /// dst = x / √(mean(x²) + eps) · weight, by rows (RMSNorm, arXiv 1910.07467). `dst`, `x` [n, k], `weight` [1, k], all F32.
@@ -86,7 +86,7 @@ pub trait Backend: Send {
     fn layer_norm(&mut self, dst: Tensor, x: Tensor, weight: Tensor, bias: Tensor, eps: f32);
 
     /// Rotates adjacent pairs of every head, in place (RoPE, arXiv 2104.09864; GGUF's `llama` layout):
-    /// (a, b) → (a·cos θ − b·sin θ, a·sin θ + b·cos θ) with (a, b) = x[2i, 2i+1] of a head and θ = position·inv_freq[i].
+    /// (a, b) → (a·cos θ − b·sin θ, a·sin θ + b·cos θ) with (a, b) = `x[2i, 2i+1]` of a head and `θ = position·inv_freq[i]`.
     ///
     /// `x` [n, h·head_dim] F32; `positions` [n, 1] I32; `inv_freq` [1, r/2] F32, r ≤ head_dim: elements past r stay.
     fn rope(&mut self, x: Tensor, positions: Tensor, inv_freq: Tensor, head_dim: usize);
@@ -94,7 +94,7 @@ pub trait Backend: Send {
     /// dst = softmax(q·kᵀ/√d)·v for every head. `dst`, `q` [n, h·d] F32; `k`, `v` [len, h_kv·d] F32, F16 or Q8_0.
     ///
     /// Query head i reads key head i·h_kv/h (grouped-query attention, arXiv 2305.13245). With `positions` ([n, 1] I32)
-    /// row i sees keys 0..=positions[i] (causal); without, all keys.
+    /// row i sees keys `0..=positions[i]` (causal); without, all keys.
     fn attention(
         &mut self,
         dst: Tensor,

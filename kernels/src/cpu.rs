@@ -1,7 +1,7 @@
 //! The CPU: a [`Backend`] that computes at once, on all cores, with the best instructions the machine has.
 //!
 //! This file checks shapes, takes the operands out of their buffers and cuts the work into pieces for the [`pool::Pool`];
-//! the arithmetic of a piece is in [`scalar`] (the specification) and in the vector paths beside it. An op takes the memory
+//! the arithmetic of a piece is in `scalar` (the specification) and in the vector paths beside it. An op takes the memory
 //! of its destination out of its slot, so that the compiler itself sees that it overlaps no source. Scratch grows in
 //! `load` and `alloc` only: ops do not allocate.
 

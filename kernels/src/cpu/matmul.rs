@@ -47,7 +47,7 @@ const PANELS: usize = 8;
 /// to speak of, and one CLIP image (577 patches) is one pass.
 const PASS: usize = 608;
 
-/// One product: out[i][j] = Σ x[i][l]·w[j][l] + bias[j].
+/// One product: `out[i][j] = Σ x[i][l]·w[j][l] + bias[j]`.
 pub(crate) struct Product<'a> {
     /// [n, m].
     pub(crate) out: &'a mut [f32],
@@ -55,7 +55,7 @@ pub(crate) struct Product<'a> {
     pub(crate) x: &'a [f32],
     /// [m, k] in GGUF's layout of `dtype`.
     pub(crate) w: &'a [u8],
-    /// [m].
+    /// `[m]`.
     pub(crate) bias: Option<&'a [f32]>,
     /// Type of the weights.
     pub(crate) dtype: DType,
@@ -233,7 +233,7 @@ fn dot_rows(m: usize, threads: usize) -> usize {
     (m.div_ceil(8 * threads)).next_multiple_of(2).clamp(16, 512)
 }
 
-/// Writes the sums of a piece, `c` [panels][tokens][PANEL], to its tile of the output.
+/// Writes the sums of a piece, `c` `[panels][tokens][PANEL]`, to its tile of the output.
 fn store(tile: &mut super::pool::Tile<'_, f32>, c: &[f32], bias: Option<&[f32]>) {
     let (tokens, first) = (tile.rows(), tile.first_col());
     for token in 0..tokens {

@@ -1,7 +1,7 @@
 //! Threads that wait for the next op, and the two ways in which they share a matrix: [`Disjoint`] and [`Tile`].
 //!
 //! A token of a 7B model is some three hundred ops, most of them shorter than the microseconds that waking a parked
-//! thread costs. So a worker spins for [`SPIN`] after a job, in which time the next op nearly always comes, and only
+//! thread costs. So a worker spins for `SPIN` after a job, in which time the next op nearly always comes, and only
 //! then parks, so that an idle program uses no core. The caller works as thread 0 and waits in the same way. Given up:
 //! work stealing and nested jobs; an op is flat, and [`Pool::each`] hands out its pieces by a counter.
 
@@ -334,7 +334,7 @@ impl<T> Tile<'_, T> {
         self.cols
     }
 
-    /// Row `row` of the tile, [cols].
+    /// Row `row` of the tile, `[cols]`.
     ///
     /// # Panics
     /// Where the tile has no such row.

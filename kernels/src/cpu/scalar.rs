@@ -106,7 +106,7 @@ impl<'a> HeadRows<'a> {
 /// Keys between two corrections of the running softmax.
 const KEY_TILE: usize = 64;
 
-/// out = softmax(q·kᵀ/√d)·v for one row of one head, over the first `keys` positions (≥ 1). `out`, `q`, `row` are [d].
+/// out = softmax(q·kᵀ/√d)·v for one row of one head, over the first `keys` positions (≥ 1). `out`, `q`, `row` are `[d]`.
 ///
 /// The softmax runs (arXiv 1805.02867): after each tile of keys, `out` and `sum` stand for the keys so far, relative to
 /// e^`max`; a new maximum rescales them. So no row of scores as long as the context is ever kept.

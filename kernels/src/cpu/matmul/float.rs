@@ -13,7 +13,7 @@ pub(crate) const SPAN: usize = 128;
 /// Spans of packed activations that stay in the second cache while the panels pass: 1.2 MB a pass.
 const CHUNK: usize = 4;
 
-/// [columns][rows] of a panel.
+/// `[columns][rows]` of a panel.
 #[repr(C, align(64))]
 pub(crate) struct FloatTile(pub(crate) [[f32; PANEL]; SPAN]);
 
@@ -66,10 +66,10 @@ pub(crate) trait FloatIsa: Copy + Sync {
     /// Converts columns `col`.. (SPAN at most) of the rows from `first` on; rows past the end become 0.
     fn convert<F: Plain>(self, tile: &mut FloatTile, w: Weights<'_>, first: usize, col: usize);
 
-    /// c[token][row] += Σ over the `cols` first columns of the tile; `x` [cols][tokens].
+    /// `c[token][row]` += Σ over the `cols` first columns of the tile; `x` `[cols][tokens]`.
     fn multiply(self, tokens: usize, tile: &FloatTile, x: &[f32], c: &mut [f32], cols: usize);
 
-    /// out[i] = row `first` + i times x.
+    /// `out[i]` = row `first` + i times x.
     fn dots<F: Plain>(self, w: Weights<'_>, first: usize, x: &[f32], out: &mut [f32]);
 }
 

@@ -20,9 +20,9 @@ const CHUNK: usize = 4;
 pub(crate) struct Tile {
     /// [256/4 columns][32 rows] of four columns each.
     pub(crate) u: [[[u8; 4]; PANEL]; SLAB / 4],
-    /// [group][row]: scales.
+    /// `[group][row]`: scales.
     pub(crate) a: [[f32; PANEL]; 16],
-    /// [block of 32][row]: minima.
+    /// `[block of 32][row]`: minima.
     pub(crate) c: [[f32; PANEL]; 8],
 }
 
@@ -59,10 +59,10 @@ pub(crate) trait Int8Isa: Copy + Sync {
     /// Packs a record; see [`super::pack()`].
     fn pack<F: Unpack>(self, x: &[f32], k: usize, cols: usize, tokens: usize, record: &mut [i32]);
 
-    /// c[token][row] += Σ over `blocks` blocks of 32 columns, for `tokens` ≤ TOKENS.
+    /// `c[token][row]` += Σ over `blocks` blocks of 32 columns, for `tokens` ≤ TOKENS.
     fn multiply<F: Unpack>(self, tokens: usize, tile: &Tile, record: &[i32], c: &mut [f32], blocks: usize);
 
-    /// out[i] = row `first` + i times x.
+    /// `out[i]` = row `first` + i times x.
     fn dots<F: Unpack>(self, w: Weights<'_>, first: usize, x: &[ActSlab], out: &mut [f32]);
 }
 

@@ -1,7 +1,7 @@
 //! Attention with vectors, in two shapes: tiles of queries (prompts, pictures) and single rows (decoding).
 //!
 //! **Tiles.** Both products of a head are one small routine when the queries are the lanes: with Q and the output kept
-//! transposed, [d][T], for T = 2 vectors of queries,
+//! transposed, `[d][T]`, for T = 2 vectors of queries,
 //! ```text
 //! S[key][T]  = Σ_e    K[key][e] · Q[e][T]            8 rows of S (keys) in registers
 //! O[e][T]    = Σ_key  V[key][e] · P[key][T]          8 rows of O (elements) in registers
@@ -140,7 +140,7 @@ impl Queries<'_, '_> {
     }
 }
 
-/// Q of `rows` rows to [group][d][t], times 1/√d; the lanes of rows that are not there are zeros.
+/// Q of `rows` rows to `[group][d][t]`, times 1/√d; the lanes of rows that are not there are zeros.
 #[inline(always)]
 fn transpose_in(q: &[f32], cols: usize, rows: usize, d: usize, t: usize, to: &mut [f32]) {
     let scale = 1.0 / (d as f32).sqrt();
@@ -168,7 +168,7 @@ fn widen<S: Simd, C: Cell>(s: S, from: HeadRows<'_>, first: usize, count: usize,
     }
 }
 
-/// c[row][T] = fade·c[row][T] + Σ_step a[row·stride + step·pace]·b[step][T] for (rows, steps); without `fade`, c is not read.
+/// `c[row][T] = fade·c[row][T] + Σ_step a[row·stride + step·pace]·b[step][T]` for (rows, steps); without `fade`, c is not read.
 #[inline(always)]
 #[allow(
     clippy::too_many_arguments,
@@ -254,7 +254,7 @@ impl Running {
         Self { max: [NO_MAX; 2 * MAX_LANES], sum: [0.0; 2 * MAX_LANES], limit, least, most }
     }
 
-    /// Turns `scores`, [keys][T] from key `first` on, into e^(score − maximum), and returns what the sums so far are to be
+    /// Turns `scores`, `[keys][T]` from key `first` on, into e^(score − maximum), and returns what the sums so far are to be
     /// multiplied by.
     #[inline(always)]
     fn softmax<S: Simd>(&mut self, s: S, scores: &mut [f32], first: usize) -> [S::V; 2] {
@@ -397,7 +397,7 @@ fn dot<S: Simd, C: Cell>(s: S, q: &[f32], row: &[u8]) -> f32 {
     s.sum(s.add(s.add(parts[0], parts[1]), s.add(parts[2], parts[3])))
 }
 
-/// out = fade·out + Σ_j weights[j]·v[first + j]; meanwhile asks for the rows of `next`.
+/// `out = fade·out + Σ_j weights[j]·v[first + j]`; meanwhile asks for the rows of `next`.
 #[inline(always)]
 fn accumulate<S: Simd, C: Cell>(
     s: S,

@@ -10,7 +10,7 @@ const EXP_MAX: f32 = 88.37;
 /// Below this e^x is under the smallest normal f32.
 const EXP_MIN: f32 = -87.33;
 
-/// e^x within [`EXP_ULPS`] for x in EXP_MIN..=EXP_MAX; 0 below, e^EXP_MAX above; no number for no number.
+/// e^x within `EXP_ULPS` for x in EXP_MIN..=EXP_MAX; 0 below, e^EXP_MAX above; no number for no number.
 ///
 /// e^x = 2ⁿ·e^r with n = round(x/ln 2), |r| ≤ ln 2/2, and e^r = 1 + r + r²·P(r).
 #[inline(always)]
@@ -37,7 +37,7 @@ pub(super) fn sigmoid<S: Simd>(s: S, x: S::V) -> S::V {
     s.div(one, s.add(one, exp(s, s.sub(s.splat(0.0), x))))
 }
 
-/// erf(x) within [`ERF_ERROR`].
+/// erf(x) within `ERF_ERROR`.
 ///
 /// Below 1: x·P(x²), which keeps the relative error small too. From 1: 1 − e^(−Q(|x|)), Q a fit of −ln erfc.
 #[inline(always)]

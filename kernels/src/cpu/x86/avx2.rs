@@ -29,7 +29,7 @@ const fn steps16(bits: u32) -> usize {
     }
 }
 
-/// c[token][row] += the sums of `blocks` blocks of 32 columns.
+/// `c[token][row]` += the sums of `blocks` blocks of 32 columns.
 ///
 /// # Safety
 /// `record` is valid for `tokens`·[`Record::len`] reads, `c` for `tokens`·[`PANEL`] reads and writes.
@@ -151,7 +151,7 @@ unsafe fn kernel<const T: usize, const GROUP: usize, const MIN: bool, const BITS
     }
 }
 
-/// out[i] = row `first` + i times x.
+/// `out[i]` = row `first` + i times x.
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) fn dots<F: Unpack>(w: Weights<'_>, first: usize, x: &[ActSlab], out: &mut [f32]) {
     let bytes = SLAB / F::DTYPE.block_len() * F::DTYPE.block_bytes();

@@ -17,7 +17,7 @@ pub(super) const TOKENS: usize = 6;
 /// The bits of M = 1.5·2²³ as f32, at which integer sums start.
 pub(super) const BIAS: i32 = 0x4b40_0000;
 
-/// c[token][row] += the sums of `blocks` blocks of 32 columns.
+/// `c[token][row]` += the sums of `blocks` blocks of 32 columns.
 ///
 /// # Safety
 /// `record` is valid for `tokens`·[`Record::len`] reads, `c` for `tokens`·[`PANEL`] reads and writes.

@@ -27,7 +27,7 @@ struct Slab {
     c: __m256,
 }
 
-/// out[i] = row `first` + i times x. Two rows at a time, half the rows apart.
+/// `out[i]` = row `first` + i times x. Two rows at a time, half the rows apart.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
 pub(super) fn dots<F: Unpack>(w: Weights<'_>, first: usize, x: &[ActSlab], out: &mut [f32]) {
     let far = out.len() / 2;

@@ -94,7 +94,7 @@ pub(super) fn convert_avx2<F: Plain>(tile: &mut FloatTile, w: Weights<'_>, first
     convert::<F>(tile, w, first, col);
 }
 
-/// c[token][row] += the sums of `cols` columns.
+/// `c[token][row]` += the sums of `cols` columns.
 ///
 /// # Safety
 /// `x` is valid for `tokens`·`cols` reads, `c` for `tokens`·[`PANEL`] reads and writes; `cols` is at most the tile's.
@@ -154,7 +154,7 @@ unsafe fn kernel_avx512<const T: usize>(tile: &FloatTile, x: *const f32, c: *mut
     }
 }
 
-/// c[token][row] += the sums of `cols` columns.
+/// `c[token][row]` += the sums of `cols` columns.
 ///
 /// # Safety
 /// As [`multiply_avx512`].
@@ -201,7 +201,7 @@ unsafe fn kernel_avx2<const T: usize>(tile: &FloatTile, x: *const f32, c: *mut f
     }
 }
 
-/// out[i] = row `first` + i times x. Two rows at a time, half the rows apart: two streams of memory.
+/// `out[i]` = row `first` + i times x. Two rows at a time, half the rows apart: two streams of memory.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
 pub(super) fn dots_avx512<F: Plain>(w: Weights<'_>, first: usize, x: &[f32], out: &mut [f32]) {
     let far = out.len() / 2;
@@ -239,7 +239,7 @@ fn dot_avx512<F: Plain, const R: usize>(rows: [&[u8]; R], x: &[f32]) -> [f32; R]
     sums.map(|[a, b, c, d]| _mm512_reduce_add_ps(_mm512_add_ps(_mm512_add_ps(a, b), _mm512_add_ps(c, d))))
 }
 
-/// out[i] = row `first` + i times x.
+/// `out[i]` = row `first` + i times x.
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) fn dots_avx2<F: Plain>(w: Weights<'_>, first: usize, x: &[f32], out: &mut [f32]) {
     for (i, out) in out.iter_mut().enumerate() {

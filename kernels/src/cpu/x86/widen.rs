@@ -1,6 +1,6 @@
 //! Widening for AVX-512: a slab of 32 weight rows to a tile of bytes, with bit operations on 16 rows at once.
 //!
-//! 16 bytes of 16 rows become four registers in which lane r holds a dword of row r ([`dwords`]); in that order, which is
+//! 16 bytes of 16 rows become four registers in which lane r holds a dword of row r (`dwords`); in that order, which is
 //! the tile's, nibbles and high bits are put together for all rows at once, and scales are decoded for all rows at
 //! once. It costs some 2–5 % of a product of 512 tokens. Byte layouts are those that [`Unpack`] reads one by one.
 //! Nothing past a block is read: where a panel has fewer than 32 rows they are copied first.
@@ -197,7 +197,7 @@ fn iq4(codes: __m512i) -> __m512i {
 /// Q4_0, Q4_1, IQ4_NL: half d [, half min], 16 bytes of nibbles at `AT`.
 ///
 /// # Safety
-/// As [`half`].
+/// As [`half()`].
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
 unsafe fn blocks_of_4_bits<const BYTES: usize, const AT: usize, const MIN: bool, const IQ: bool>(
@@ -223,7 +223,7 @@ unsafe fn blocks_of_4_bits<const BYTES: usize, const AT: usize, const MIN: bool,
 /// Q5_0, Q5_1: half d [, half min], 32 fifth bits at `AT`, 16 bytes of nibbles.
 ///
 /// # Safety
-/// As [`half`].
+/// As [`half()`].
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
 unsafe fn blocks_of_5_bits<const BYTES: usize, const AT: usize, const MIN: bool>(
@@ -259,7 +259,7 @@ unsafe fn blocks_of_5_bits<const BYTES: usize, const AT: usize, const MIN: bool>
 /// Half d, 32 signed bytes.
 ///
 /// # Safety
-/// As [`half`].
+/// As [`half()`].
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
 unsafe fn q8_0(tile: &mut Tile, rows: Rows, blocks: usize) {
@@ -276,7 +276,7 @@ unsafe fn q8_0(tile: &mut Tile, rows: Rows, blocks: usize) {
 /// The scales and minima of Q4_K and Q5_K: half d, half min, 12 bytes of eight 6-bit pairs.
 ///
 /// # Safety
-/// As [`half`].
+/// As [`half()`].
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
 unsafe fn k_scales(tile: &mut Tile, rows: Rows) {
@@ -301,7 +301,7 @@ unsafe fn k_scales(tile: &mut Tile, rows: Rows) {
 }
 
 /// # Safety
-/// As [`half`].
+/// As [`half()`].
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
 unsafe fn q4_k(tile: &mut Tile, rows: Rows) {
@@ -321,7 +321,7 @@ unsafe fn q4_k(tile: &mut Tile, rows: Rows) {
 }
 
 /// # Safety
-/// As [`half`].
+/// As [`half()`].
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
 unsafe fn q5_k(tile: &mut Tile, rows: Rows) {
@@ -350,7 +350,7 @@ unsafe fn q5_k(tile: &mut Tile, rows: Rows) {
 }
 
 /// # Safety
-/// As [`half`].
+/// As [`half()`].
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
 unsafe fn q6_k(tile: &mut Tile, rows: Rows) {
@@ -386,7 +386,7 @@ unsafe fn q6_k(tile: &mut Tile, rows: Rows) {
 }
 
 /// # Safety
-/// As [`half`].
+/// As [`half()`].
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
 unsafe fn iq4_xs(tile: &mut Tile, rows: Rows) {
