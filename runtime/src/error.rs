@@ -129,7 +129,7 @@ pub enum Error {
     BadLogits {
         /// The first such token.
         id: u32,
-        /// Its logit.
+        /// Its logit: no number or +∞, or −∞ where every token's is.
         value: f32,
     },
     /// There is no token to draw.

@@ -91,11 +91,15 @@ impl Sampler {
     /// of the checkpoint and are never drawn. `recent` are the tokens so far, newest last.
     ///
     /// # Errors
-    /// Logits that are no numbers: the weights are damaged, or the computation overflowed.
+    /// Logits that are no numbers, or all −∞: the weights are damaged, or the computation overflowed.
     pub fn draw(&mut self, logits: &[f32], vocabulary: usize, recent: &[u32]) -> Result<u32> {
         let logits = &logits[..vocabulary.min(logits.len())];
         if let Some(id) = logits.iter().position(|l| l.is_nan() || *l == f32::INFINITY) {
             return Err(Error::BadLogits { id: id as u32, value: logits[id] });
+        }
+        if !logits.is_empty() && logits.iter().all(|l| *l == f32::NEG_INFINITY) {
+            // Some −∞ forbid tokens; where all are, nothing is left to draw, and −∞ − −∞ would be no number.
+            return Err(Error::BadLogits { id: 0, value: f32::NEG_INFINITY });
         }
         self.candidates.clear();
         self.candidates.extend(logits.iter().zip(0..).map(|(&l, id)| (l, id)));

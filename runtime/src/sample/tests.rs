@@ -88,6 +88,13 @@ fn broken_logits_are_an_error() {
         assert!(message.contains("token 1"), "{message}");
     }
     assert!(sampler.draw(&[], 0, &[]).is_err());
+    let no = f32::NEG_INFINITY;
+    for options in [PLAIN, SamplerOptions::greedy(), SamplerOptions { top_p: 0.9, min_p: 0.1, ..PLAIN }] {
+        let mut sampler = Sampler::new(options);
+        let message = sampler.draw(&[no, no, 1.0], 2, &[]).unwrap_err().to_string();
+        assert!(message.contains("token 0 is -inf"), "{message}");
+        assert_eq!(sampler.draw(&[no, -80.0, no], 3, &[]).unwrap(), 1, "some −∞ only forbid tokens");
+    }
     assert!(SamplerOptions { top_p: 0.0, ..PLAIN }.check().is_err());
     assert!(SamplerOptions { temperature: f32::NAN, ..PLAIN }.check().is_err());
     assert!(PLAIN.check().is_ok());
