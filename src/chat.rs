@@ -82,7 +82,7 @@ pub struct Args {
 #[derive(ClapArgs)]
 struct Sampling {
     /// Temperature; 0 takes the likeliest token always.
-    #[arg(long, value_name = "T", default_value_t = 0.2)]
+    #[arg(long, value_name = "T", default_value_t = 0.2, allow_negative_numbers = true)]
     temp: f32,
     /// Draw among the K likeliest tokens (0: all).
     #[arg(long, value_name = "K", default_value_t = 0)]

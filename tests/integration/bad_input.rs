@@ -51,12 +51,12 @@ fn damaged_models() {
         all.extend_from_slice(words);
         ask(&path).fails_with(&all);
     };
-    check(&tiny()[..tiny().len() / 2], &["truncated"]);
+    check(&tiny()[..tiny().len() / 2], &["cut short"]);
     check(&tiny()[..20], &[]);
     check(b"", &[]);
     let mut magic = tiny().to_vec();
     magic[..4].copy_from_slice(b"GGML");
-    check(&magic, &["magic"]);
+    check(&magic, &["GGUF"]);
     let mut version = tiny().to_vec();
     version[4] = 77;
     check(&version, &["version"]);
