@@ -14,7 +14,7 @@ use crate::{
     config::ClipConfig,
     gguf::File,
     names,
-    weights::{LayerNorm, Linear, floats, layer_norm, linear},
+    weights::{LayerNorm, Linear, biased, floats, layer_norm, linear},
 };
 
 /// A vision tower on a backend, with its activations.
@@ -143,7 +143,7 @@ impl Block {
         };
         let (ln1, ln2) = (norm(names::LN1)?, norm(names::LN2)?);
         let mut layer = |part: &str, m: usize, k: usize| {
-            linear(file, b, &names::v_blk(i, part), &names::v_blk_bias(i, part), (m, k))
+            biased(file, b, &names::v_blk(i, part), &names::v_blk_bias(i, part), (m, k))
         };
         let (fc1, fc2) =
             if c.mlp_swapped { (names::FFN_DOWN, names::FFN_UP) } else { (names::FFN_UP, names::FFN_DOWN) };

@@ -8,7 +8,7 @@ mod clip;
 mod llama;
 mod projector;
 
-pub use clip::ClipConfig;
+pub use clip::{CLIP_MEAN, CLIP_STD, ClipConfig};
 pub use llama::LlamaConfig;
 pub use projector::ProjectorConfig;
 

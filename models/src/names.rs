@@ -164,7 +164,7 @@ pub mod keys {
     pub const V_EMBEDDING_LENGTH: &str = "clip.vision.embedding_length";
     /// u32: width of the tower's MLP.
     pub const V_FEED_FORWARD_LENGTH: &str = "clip.vision.feed_forward_length";
-    /// u32: what the projection is wide; CLIP's own in old files, the text's in today's. Read by nobody here.
+    /// u32: what the projection is wide; CLIP's own in old files, the text's in today's. Passed on, never computed with.
     pub const V_PROJECTION_DIM: &str = "clip.vision.projection_dim";
     /// u32: blocks; `config::ClipConfig` says which of them run.
     pub const V_BLOCK_COUNT: &str = "clip.vision.block_count";

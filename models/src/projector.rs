@@ -9,7 +9,7 @@ use crate::{
     Result,
     config::ProjectorConfig,
     gguf::File,
-    weights::{Linear, linear},
+    weights::{Linear, biased},
 };
 
 /// A projector on a backend, with its activations.
@@ -36,7 +36,7 @@ impl Projector {
         let mut layers = Vec::new();
         for ((weight, bias), widths) in config.layers.iter().zip(config.widths.windows(2)) {
             let (k, m) = (widths[0], widths[1]);
-            let linear = linear(file, b, weight, bias, (m, k))?;
+            let linear = biased(file, b, weight, bias, (m, k))?;
             layers.push(Layer { linear, out: b.alloc(rows, m, DType::F32)? });
         }
         Ok(Self { layers })

@@ -116,11 +116,21 @@ pub(crate) fn linear(
     bias: &str,
     (m, k): (usize, usize),
 ) -> Result<Linear> {
-    let has_bias = file.tensor(bias).is_some();
-    Ok(Linear {
-        weight: matrix(file, b, weight, m, k)?,
-        bias: if has_bias { Some(floats(file, b, bias, 1, m)?) } else { None },
-    })
+    if file.tensor(bias).is_some() {
+        return biased(file, b, weight, bias, (m, k));
+    }
+    Ok(Linear { weight: matrix(file, b, weight, m, k)?, bias: None })
+}
+
+/// A layer of `weight` [m, k] and `bias` [m], neither of which may be missing.
+pub(crate) fn biased(
+    file: &File,
+    b: &mut dyn Backend,
+    weight: &str,
+    bias: &str,
+    (m, k): (usize, usize),
+) -> Result<Linear> {
+    Ok(Linear { weight: matrix(file, b, weight, m, k)?, bias: Some(floats(file, b, bias, 1, m)?) })
 }
 
 /// A LayerNorm over rows of `k`.

@@ -7,7 +7,11 @@
 
 mod words;
 
-use pumice_models::{gguf::Value, names};
+use pumice_models::{
+    config::{CLIP_MEAN, CLIP_STD},
+    gguf::Value,
+    names,
+};
 
 use crate::{
     FileType, ModelFacts, Options, Recipe, Result,
@@ -83,8 +87,8 @@ fn clip(image: usize, width: usize, ff: usize, blocks: usize, heads: usize) -> V
         projection: 768,
         eps: 1e-5,
         gelu: false,
-        mean: Vision::CLIP_MEAN,
-        std: Vision::CLIP_STD,
+        mean: CLIP_MEAN,
+        std: CLIP_STD,
     }
 }
 

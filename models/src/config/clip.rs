@@ -13,10 +13,10 @@ use crate::{
     names::{self, keys},
 };
 
-/// What CLIP subtracts from red, green and blue (openai/clip-vit-large-patch14), where the file does not say.
-const IMAGE_MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
-/// What CLIP divides them by.
-const IMAGE_STD: [f32; 3] = [0.268_629_54, 0.261_302_6, 0.275_777_1];
+/// What CLIP subtracts from red, green and blue in 0–1 (openai/clip-vit-large-patch14); also where a file does not say.
+pub const CLIP_MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
+/// What CLIP then divides them by.
+pub const CLIP_STD: [f32; 3] = [0.268_629_54, 0.261_302_6, 0.275_777_1];
 /// Longest side of a picture in pixels. A longer one is a damaged key; below it, products of sides cannot overflow.
 const MAX_IMAGE_SIZE: usize = 1 << 14;
 /// Red, green, blue.
@@ -91,8 +91,8 @@ impl ClipConfig {
             eps: epsilon(file, keys::V_NORM_EPS)?,
             activation: activation(file)?,
             keep_class: keep_class(file)?,
-            mean: colour(file, keys::IMAGE_MEAN)?.unwrap_or(IMAGE_MEAN),
-            std: colour(file, keys::IMAGE_STD)?.unwrap_or(IMAGE_STD),
+            mean: colour(file, keys::IMAGE_MEAN, |c| (0.0..=1.0).contains(&c))?.unwrap_or(CLIP_MEAN),
+            std: colour(file, keys::IMAGE_STD, |c| c > 0.0 && c.is_finite())?.unwrap_or(CLIP_STD),
             mlp_swapped: mlp_swapped(file, hidden, ff),
         })
     }
@@ -172,12 +172,18 @@ fn keep_class(file: &File) -> Result<bool> {
     }
 }
 
-/// Three numbers, of red, green and blue.
-fn colour(file: &File, key: &str) -> Result<Option<[f32; 3]>> {
+/// Three numbers, of red, green and blue, each of which `makes_sense`.
+fn colour(file: &File, key: &str, makes_sense: impl Fn(f32) -> bool) -> Result<Option<[f32; 3]>> {
     let Some(list) = file.floats(key)? else { return Ok(None) };
     match <[f32; 3]>::try_from(list.as_slice()) {
-        Ok(rgb) if rgb.iter().all(|c| c.is_finite()) => Ok(Some(rgb)),
-        _ => Err(Error::key(file.path(), key, format!("is {list:?}, must be three numbers"))),
+        Ok(rgb) if rgb.into_iter().all(makes_sense) => Ok(Some(rgb)),
+        _ => Err(Error::key(
+            file.path(),
+            key,
+            format!(
+                "is {list:?}, must be three numbers, means from 0 to 1, deviations above 0; the file was made wrongly"
+            ),
+        )),
     }
 }
 

@@ -109,6 +109,12 @@ fn tower_keys_that_contradict() {
     vision_error(|m| _ = m.set(keys::V_NORM_EPS, -1.0f32), &[keys::V_NORM_EPS]);
     vision_error(|m| _ = m.set(keys::IMAGE_MEAN, vec![0.5f32; 2]), &[keys::IMAGE_MEAN, "[0.5, 0.5]"]);
     vision_error(
+        |m| _ = m.set(keys::IMAGE_STD, vec![0.5f32, 0.0, 0.5]),
+        &[keys::IMAGE_STD, "[0.5, 0.0, 0.5]"],
+    );
+    let q_bias = names::v_blk_bias(1, names::ATTN_Q);
+    vision_error(|m| _ = m.remove(&q_bias), &[&q_bias, "missing"]);
+    vision_error(
         |m| _ = m.set(keys::V_BLOCK_COUNT, 5u32).unset(keys::TYPE).unset(keys::FEATURE_LAYER),
         &["v.blk.3"],
     );
@@ -124,6 +130,7 @@ fn projectors() {
     vision_error(|m| _ = m.set(keys::PROJECTOR_TYPE, "mlp0x_gelu"), &[keys::PROJECTOR_TYPE, "mlp0x_gelu"]);
     vision_error(|m| _ = m.remove(&names::mm(0)), &["mm.0.weight"]);
     vision_error(|m| m.weight_mut(&names::mm(2)).dims = vec![64, 16], &["mm.2.weight", "[64, 16]", "32"]);
+    vision_error(|m| _ = m.remove(&names::mm_bias(0)), &["mm.0.bias", "missing"]);
     let short_bias =
         |m: &mut Model| _ = m.remove(&names::mm_bias(2)).add(&names::mm_bias(2), &[16], vec![0.0; 16]);
     vision_error(short_bias, &["mm.2.bias", "[16]", "1 rows of 32"]);

@@ -6,7 +6,11 @@
 
 use super::{Axis, Picture, resample};
 use crate::{Error, Result};
-use pumice_models::{gguf, names::keys};
+use pumice_models::{
+    config::{CLIP_MEAN, CLIP_STD, ClipConfig},
+    gguf,
+    names::keys,
+};
 
 /// How a picture that is not square becomes one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,14 +34,6 @@ pub struct Preprocess {
     pub aspect: Aspect,
 }
 
-/// The largest side believed: ten times CLIP's largest, so that a damaged file cannot ask for all the memory.
-const MAX_SIZE: usize = 4096;
-
-/// Mean of OpenAI's CLIP.
-pub const CLIP_MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
-/// Standard deviation of OpenAI's CLIP.
-pub const CLIP_STD: [f32; 3] = [0.268_629_54, 0.261_302_6, 0.275_777_1];
-
 impl Preprocess {
     /// OpenAI's CLIP at `size` pixels a side.
     pub fn clip(size: usize, aspect: Aspect) -> Self {
@@ -50,39 +46,24 @@ impl Preprocess {
     /// anything else is LLaVA-1.5 (pad), which is what the pairs made for llama.cpp hold.
     ///
     /// # Errors
-    /// A key is missing, of another type or out of range; the message names file and key.
+    /// As [`ClipConfig::read`], or the file asks for another way to make pictures square.
     pub fn from_gguf(file: &gguf::File) -> Result<Self> {
-        let wrong = |key: &str, what: String| Error::Key { path: file.path().into(), key: key.into(), what };
-        let size = file.need_usize(keys::IMAGE_SIZE)?;
-        if !(1..=MAX_SIZE).contains(&size) {
-            return Err(wrong(
-                keys::IMAGE_SIZE,
-                format!("is {size}, outside 1 to {MAX_SIZE}; the file is damaged"),
-            ));
-        }
-        let three = |key: &str, otherwise: [f32; 3]| match file.floats(key)? {
-            None => Ok(otherwise),
-            Some(v) => <[f32; 3]>::try_from(v)
-                .map_err(|v| wrong(key, format!("has {} numbers where red, green and blue need 3", v.len()))),
-        };
-        let (mean, std) = (three(keys::IMAGE_MEAN, CLIP_MEAN)?, three(keys::IMAGE_STD, CLIP_STD)?);
-        if mean.iter().any(|m| !(0.0..=1.0).contains(m)) {
-            return Err(wrong(keys::IMAGE_MEAN, format!("is {mean:?}; means lie in 0 to 1")));
-        }
-        if std.iter().any(|s| !(s.is_finite() && *s > 0.0)) {
-            return Err(wrong(keys::IMAGE_STD, format!("is {std:?}; deviations are above 0")));
-        }
+        let clip = ClipConfig::read(file)?;
         let aspect = match file.str(keys::IMAGE_ASPECT_RATIO)? {
             Some("pad") => Aspect::Pad,
             Some("square") => Aspect::Square,
             Some(other) => {
                 let what = format!("is {other:?}; Pumice prepares pictures as \"pad\" or \"square\"");
-                return Err(wrong(keys::IMAGE_ASPECT_RATIO, what));
+                return Err(Error::Key {
+                    path: file.path().into(),
+                    key: keys::IMAGE_ASPECT_RATIO.into(),
+                    what,
+                });
             }
             None if is_linear(file)? => Aspect::Square,
             None => Aspect::Pad,
         };
-        Ok(Self { size, mean, std, aspect })
+        Ok(Self { size: clip.image_size, mean: clip.mean, std: clip.std, aspect })
     }
 
     /// The picture as CLIP takes it, `[3, size, size]`: cut or padded to a square, resized, normalised.

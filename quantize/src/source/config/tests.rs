@@ -43,7 +43,7 @@ fn sparse_vision_configs_are_the_defaults_of_their_class() {
         (vision.image, vision.width, vision.blocks, vision.heads, vision.patch),
         (336, 1024, 24, 16, 14)
     );
-    assert!(!vision.gelu && vision.mean == Vision::CLIP_MEAN);
+    assert!(!vision.gelu && vision.mean == pumice_models::config::CLIP_MEAN);
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! The vision tower's half of a configuration.
 
+use pumice_models::config::{CLIP_MEAN, CLIP_STD};
+
 use super::{Json, JsonFile};
 use crate::Result;
 
@@ -35,11 +37,6 @@ pub(crate) struct Vision {
 }
 
 impl Vision {
-    /// CLIP's mean of red, green and blue in 0–1.
-    pub const CLIP_MEAN: [f32; 3] = [0.48145466, 0.4578275, 0.40821073];
-    /// CLIP's standard deviation of them.
-    pub const CLIP_STD: [f32; 3] = [0.26862954, 0.261_302_6, 0.275_777_1];
-
     /// Reads `json`, a `CLIPVisionConfig`, with the mean and deviation of the image processor's configuration.
     ///
     /// # Errors
@@ -72,8 +69,8 @@ impl Vision {
             projection: json.count("projection_dim", or(512, 768))?,
             eps: json.number("layer_norm_eps", 1e-5)?,
             gelu: act == "gelu",
-            mean: three(processor, "image_mean")?.unwrap_or(Self::CLIP_MEAN),
-            std: three(processor, "image_std")?.unwrap_or(Self::CLIP_STD),
+            mean: three(processor, "image_mean")?.unwrap_or(CLIP_MEAN),
+            std: three(processor, "image_std")?.unwrap_or(CLIP_STD),
         };
         if !vision.width.is_multiple_of(vision.heads) {
             return Err(json.error(
@@ -117,8 +114,8 @@ impl Vision {
             projection: 768,
             eps: 1e-5,
             gelu: false,
-            mean: three(processor, "image_mean")?.unwrap_or(Self::CLIP_MEAN),
-            std: three(processor, "image_std")?.unwrap_or(Self::CLIP_STD),
+            mean: three(processor, "image_mean")?.unwrap_or(CLIP_MEAN),
+            std: three(processor, "image_std")?.unwrap_or(CLIP_STD),
         }))
     }
 
