@@ -9,11 +9,11 @@ mod decode;
 mod preprocess;
 mod resample;
 
-pub use preprocess::{Aspect, CLIP_MEAN, CLIP_STD, Preprocess};
+pub use preprocess::{Aspect, Preprocess};
 pub use resample::{Axis, resample};
 
 use crate::{Error, Result};
-use std::path::Path;
+use std::{io::Read, path::Path};
 
 /// A decoded picture: 8-bit RGB, upright.
 #[derive(Clone, PartialEq, Eq)]
@@ -34,8 +34,17 @@ impl Picture {
     /// # Errors
     /// The file cannot be read, is none of these formats, is larger than [`Picture::MAX_PIXELS`], or is broken.
     pub fn open(path: &Path) -> Result<Self> {
-        let bytes = std::fs::read(path).map_err(|source| Error::ReadPicture { path: path.into(), source })?;
-        Self::decode(&path.display().to_string(), &bytes)
+        let name = path.display().to_string();
+        let read = |source| Error::ReadPicture { path: path.into(), source };
+        let mut file = std::fs::File::open(path).map_err(read)?;
+        let mut bytes = Vec::new();
+        // The first bytes are judged alone, so that a model given for a picture by mistake is not read whole.
+        file.by_ref().take(decode::HEAD).read_to_end(&mut bytes).map_err(read)?;
+        if !decode::is_known(&bytes) {
+            return Err(Error::UnknownPicture { name });
+        }
+        file.take(decode::MAX_BYTES).read_to_end(&mut bytes).map_err(read)?;
+        Self::decode(&name, &bytes)
     }
 
     /// Decodes a picture from a file's bytes; `name` is used in messages.

@@ -13,6 +13,15 @@ use std::io::Cursor;
 
 /// Bytes that a decoder may hold: the largest picture at 16 bits in four channels.
 const MAX_ALLOC: u64 = Picture::MAX_PIXELS * 8;
+/// Bytes of a file that are read: even uncompressed, the largest picture takes no more.
+pub(super) const MAX_BYTES: u64 = MAX_ALLOC;
+/// Bytes that tell a format.
+pub(super) const HEAD: u64 = 16;
+
+/// Whether a file that begins with `head` is in one of the formats.
+pub(super) fn is_known(head: &[u8]) -> bool {
+    image::guess_format(head).is_ok_and(|format| KNOWN.contains(&format))
+}
 
 /// Decodes `bytes`; `name` is used in messages.
 pub(super) fn decode(name: &str, bytes: &[u8]) -> Result<Picture> {

@@ -174,6 +174,14 @@ fn bad_files_are_refused_by_name() {
     assert!(missing.starts_with("no/such.png: cannot read"), "{missing}");
 }
 
+/// A model given for a picture by mistake, or a device without an end, is refused by its first bytes.
+#[cfg(target_os = "linux")]
+#[test]
+fn what_is_no_picture_is_not_read_to_its_end() {
+    let endless = Picture::open(std::path::Path::new("/dev/zero")).unwrap_err().to_string();
+    assert!(endless.starts_with("/dev/zero: not a JPEG"), "{endless}");
+}
+
 /// A header of 100000 × 100000 asks for 30 GB: refused before anything is decoded.
 #[test]
 fn bombs_are_refused_by_the_header() {
@@ -219,9 +227,16 @@ fn twelve_megapixels_take_a_moment() {
     assert!(took.as_secs() < 5, "{took:?}");
 }
 
-/// A vision file of these keys and no tensors but the projector's.
+/// A vision file of CLIP's keys and these, and no tensors but the projector's.
 fn vision(pairs: &[(&str, Value)], tensor: &str) -> pumice_models::gguf::File {
     let mut header = Header::new();
+    header
+        .set("clip.vision.patch_size", 14u32)
+        .set("clip.vision.embedding_length", 1024u32)
+        .set("clip.vision.feed_forward_length", 4096u32)
+        .set("clip.vision.block_count", 23u32)
+        .set("clip.vision.attention.head_count", 16u32)
+        .set("clip.vision.attention.layer_norm_epsilon", 1e-5f32);
     for (key, value) in pairs {
         header.set(key, value.clone());
     }
@@ -231,6 +246,7 @@ fn vision(pairs: &[(&str, Value)], tensor: &str) -> pumice_models::gguf::File {
     let bytes = pumice_kernels::Bytes::new(writer.finish().unwrap());
     pumice_models::gguf::File::from_bytes("vision.gguf", bytes).unwrap()
 }
+
 #[test]
 fn the_file_says_how_pictures_are_prepared() {
     let size = ("clip.vision.image_size", Value::U32(336));
