@@ -54,7 +54,7 @@ pub struct Args {
     #[arg(short = 'c', long = "ctx-size", value_name = "N", default_value_t = 2048)]
     context: usize,
     /// Type of the KV cache: f16, f32 or q8_0 (half of f16's memory). llama.cpp's -ctk is understood too.
-    #[arg(long = "cache-type", value_name = "TYPE", default_value = "f16")]
+    #[arg(long = "cache-type", alias = "cache-type-k", value_name = "TYPE", default_value = "f16")]
     cache_type: String,
     /// Threads (0: one per physical core).
     #[arg(short = 't', long, value_name = "N", default_value_t = 0)]

@@ -114,6 +114,15 @@ impl Parts {
         Ok(tensors)
     }
 
+    /// What lies in the folders and is not read, a sentence each.
+    fn unread(&self) -> Vec<String> {
+        let all = [self.base.as_ref(), Some(&self.given), self.projector.as_ref()];
+        let files = all.into_iter().flatten().flat_map(Folder::passed_over);
+        files
+            .map(|f| format!("{} is not read: the folder holds other weights beside it", f.display()))
+            .collect()
+    }
+
     /// The folders where configurations and tokenizers are looked for, the nearest first.
     fn folders(&self) -> Vec<&Path> {
         let all = [self.projector.as_ref(), Some(&self.given), self.base.as_ref()];
@@ -136,7 +145,7 @@ fn folder_of(folder: &Folder) -> &Path {
 pub(super) fn open(path: &Path, options: &SourceOptions) -> Result<Source> {
     let parts = Parts::open(path, options)?;
     let mut tensors = parts.tensors()?;
-    let mut notes = Vec::new();
+    let mut notes = parts.unread();
     let configs: Vec<JsonFile> = parts
         .folders()
         .into_iter()

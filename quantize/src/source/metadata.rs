@@ -103,6 +103,11 @@ pub(super) fn template(name: &str, ported: bool, projector: &str) -> &'static st
 /// Puts what a person chose in the place of what was derived.
 pub(super) fn override_choices(source: &mut Source, options: &SourceOptions) {
     if source.vision.is_empty() {
+        if options.template.is_some() || options.image_aspect_ratio.is_some() {
+            source
+                .notes
+                .push("there is no vision part, so template and image aspect ratio are not written".into());
+        }
         return;
     }
     for (key, choice) in [(TEMPLATE, &options.template), (IMAGE_ASPECT_RATIO, &options.image_aspect_ratio)] {
