@@ -3,6 +3,7 @@
 //! Exit codes: 0 done, 1 an error (its message is on stderr), 2 a wrong command line, 130 stopped by Ctrl-C.
 
 mod chat;
+mod inspect;
 mod interrupt;
 mod quantize;
 mod terminal;
@@ -25,6 +26,8 @@ enum Command {
     Chat(chat::Args),
     /// Turn a checkpoint (Hugging Face folder, the authors' folder, LoRA, GGUF) into one GGUF file.
     Quantize(quantize::Args),
+    /// Show what a GGUF file holds and what memory it needs.
+    Inspect(inspect::Args),
 }
 
 /// llama.cpp's options of several letters behind one dash, and what clap knows them as.
@@ -43,6 +46,7 @@ fn main() -> ExitCode {
     let outcome = match args.command {
         Command::Chat(args) => chat::run(args),
         Command::Quantize(args) => quantize::run(args),
+        Command::Inspect(args) => inspect::run(args),
     };
     match outcome {
         Ok(code) => code,

@@ -4,5 +4,6 @@ mod bad_input;
 mod chatting;
 mod golden;
 mod house;
+mod inspecting;
 mod llama_cpp;
 mod program;
