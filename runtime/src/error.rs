@@ -141,7 +141,7 @@ pub enum Error {
     )]
     NoVision,
     /// A picture's features were let go of.
-    #[error("this picture was seen too many pictures ago to be kept: show it again")]
+    #[error("this picture was seen too many pictures ago to be kept: show it again, or begin anew (/clear)")]
     PictureForgotten,
     /// Nothing was asked.
     #[error("the question is empty: ask something, or show a picture")]

@@ -98,7 +98,7 @@ fn regenerate_answers_the_same_question() {
 fn a_full_context_ends_the_answer() {
     let mut chat = open(Options { predict: None, ctx: 64, ..greedy() });
     let mut it = chat.ask("Hi", &[]).expect("a prompt");
-    while let Some(piece) = it.next() {
+    for piece in it.by_ref() {
         piece.expect("a piece");
     }
     // A tiny random model hardly ever ends by itself; where it does, the context is not full.
