@@ -85,6 +85,16 @@ fn a_text_model_alone_keeps_its_template_and_its_rows() {
 }
 
 #[test]
+fn what_is_passed_over_is_told() {
+    let dir = vicuna();
+    std::fs::write(dir.path().join("mm_projector.bin"), b"").unwrap();
+    let options = SourceOptions { template: Some("v1".into()), ..SourceOptions::default() };
+    let notes = Source::open(dir.path(), &options).unwrap().notes().join("\n");
+    assert!(notes.contains("mm_projector.bin is not read"), "{notes}");
+    assert!(notes.contains("template"), "{notes}");
+}
+
+#[test]
 fn a_base_model_and_a_projector_are_the_whole_model() {
     let whole = SourceOptions { vision_tower: Some(golden("linear224/clip")), ..SourceOptions::default() };
     let whole = Source::open(&golden("linear224/authors"), &whole).unwrap();
