@@ -7,7 +7,7 @@ use anstyle::{AnsiColor, Style};
 const RED: Style = AnsiColor::Red.on_default().bold();
 const DIM: Style = Style::new().dimmed();
 
-/// Whether stderr takes colours (NO_COLOR: https://no-color.org).
+/// Whether stderr takes colours (NO_COLOR: <https://no-color.org>).
 fn colours() -> bool {
     std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
 }

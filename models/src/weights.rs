@@ -108,7 +108,7 @@ pub(crate) fn floats(
     Ok(converted)
 }
 
-/// A layer of `weight` [m, k] and, where the file has it, `bias` [m].
+/// A layer of `weight` [m, k] and, where the file has it, `bias` `[m]`.
 pub(crate) fn linear(
     file: &File,
     b: &mut dyn Backend,
@@ -122,7 +122,7 @@ pub(crate) fn linear(
     Ok(Linear { weight: matrix(file, b, weight, m, k)?, bias: None })
 }
 
-/// A layer of `weight` [m, k] and `bias` [m], neither of which may be missing.
+/// A layer of `weight` `[m, k]` and `bias` `[m]`, neither of which may be missing.
 pub(crate) fn biased(
     file: &File,
     b: &mut dyn Backend,

@@ -2,9 +2,9 @@
 //!
 //! Two kinds occur among `llama` models. `llama` is SentencePiece BPE (LLaMA 1 and 2, Vicuna, so every LLaVA here): merges
 //! in the order of scores, spaces as U+2581, one such space before each fresh text, bytes as a last resort; that is our
-//! own loop ([`spm`]), because SentencePiece is the oracle and its rules on leading spaces, ties and unused pieces are
+//! own loop (`spm`), because SentencePiece is the oracle and its rules on leading spaces, ties and unused pieces are
 //! few, while the `tokenizers` crate needs a list of merges that the file does not hold. `gpt2` is byte-level BPE
-//! (Llama 3 and others) with its merges in the file, and is run by the `tokenizers` crate ([`bpe`]).
+//! (Llama 3 and others) with its merges in the file, and is run by the `tokenizers` crate (`bpe`).
 //!
 //! Control tokens such as `</s>` are never recognised in text unless the caller asks: a person who types them gets
 //! ordinary pieces. Text after such a token is a fresh text and gets its leading space again, as the slow tokenizer
