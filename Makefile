@@ -2,7 +2,7 @@
 .PHONY: test test-arm check fmt lint docs deny bench fuzz
 CARGO ?= cargo
 
-# Needs a Rust toolchain and a C linker, nothing else. cargo-nextest runs the tests in parallel where it is installed.
+# Needs a Rust toolchain and a C linker, nothing else.
 test:
 	@command -v $(CARGO) >/dev/null || { echo "cargo is missing: install a Rust toolchain (see README.md)"; exit 1; }
 	$(CARGO) test --workspace

@@ -5,8 +5,10 @@
 mod chat;
 mod inspect;
 mod interrupt;
+mod parts;
 mod quantize;
 mod terminal;
+mod verify;
 
 use std::{ffi::OsString, io, process::ExitCode};
 
@@ -28,6 +30,8 @@ enum Command {
     Quantize(quantize::Args),
     /// Show what a GGUF file holds and what memory it needs.
     Inspect(inspect::Args),
+    /// Compare a GGUF file with the checkpoint that it was made of: image features, logits, tokens.
+    Verify(verify::Args),
 }
 
 /// llama.cpp's options of several letters behind one dash, and what clap knows them as.
@@ -47,6 +51,7 @@ fn main() -> ExitCode {
         Command::Chat(args) => chat::run(args),
         Command::Quantize(args) => quantize::run(args),
         Command::Inspect(args) => inspect::run(args),
+        Command::Verify(args) => verify::run(args),
     };
     match outcome {
         Ok(code) => code,

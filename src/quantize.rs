@@ -21,7 +21,7 @@ use pumice_quantize::{
     synthetic, weight_type,
 };
 
-use crate::{interrupt, terminal};
+use crate::{interrupt, parts::Parts, terminal};
 
 /// Arguments of `pumice quantize`.
 #[derive(ClapArgs)]
@@ -42,21 +42,11 @@ pub struct Args {
     /// The file to write, and the type of the text model's matrices. OUT may be left out: it is then named after source and type.
     #[arg(value_names = ["OUT", "TYPE"], num_args = 1..=2, required = true)]
     out_and_type: Vec<OsString>,
-    /// The folder of the CLIP model, where the checkpoint does not hold its own.
-    #[arg(long, value_name = "FOLDER")]
-    vision_tower: Option<PathBuf>,
-    /// A trained projector (`mm_projector.bin`), to go with a base language model.
-    #[arg(long, value_name = "FILE")]
-    mm_projector: Option<PathBuf>,
-    /// The base model of a LoRA folder, or of a projector.
-    #[arg(long, value_name = "FOLDER")]
-    base: Option<PathBuf>,
+    #[command(flatten)]
+    parts: Parts,
     /// The vision half of a GGUF pair.
     #[arg(long, value_name = "FILE")]
     mmproj: Option<PathBuf>,
-    /// A folder with the tokenizer, where the checkpoint has none.
-    #[arg(long, value_name = "FOLDER")]
-    tokenizer: Option<PathBuf>,
     /// Type of the vision part's matrices; by default F16, and F32 where TYPE is F32.
     #[arg(long, value_name = "TYPE")]
     vision_type: Option<String>,
@@ -73,12 +63,6 @@ pub struct Args {
     /// Keep rows of the vocabulary that only pad, or stand for `<image>`.
     #[arg(long)]
     keep_original_vocab_rows: bool,
-    /// The conversation template to write into the file, where the checkpoint's name tells the wrong one.
-    #[arg(long, value_name = "NAME")]
-    template: Option<String>,
-    /// How pictures become square: pad (LLaVA-1.5) or square (crop; v0, v1), where the checkpoint says it wrongly.
-    #[arg(long, value_name = "HOW")]
-    image_aspect_ratio: Option<String>,
     /// Show what would be written, with sizes and bits per weight, and write nothing.
     #[arg(long)]
     dry_run: bool,
@@ -136,14 +120,9 @@ fn open(args: &Args) -> anyhow::Result<Source> {
         return Ok(synthetic::source(shape)?);
     }
     let options = SourceOptions {
-        vision_tower: args.vision_tower.clone(),
-        base: args.base.clone(),
-        projector: args.mm_projector.clone(),
         mmproj: args.mmproj.clone(),
-        tokenizer: args.tokenizer.clone(),
         keep_original_vocab_rows: args.keep_original_vocab_rows,
-        template: args.template.clone(),
-        image_aspect_ratio: args.image_aspect_ratio.clone(),
+        ..args.parts.options()
     };
     Ok(Source::open(&args.source, &options)?)
 }

@@ -160,4 +160,10 @@ pub enum Error {
         /// Positions of the context.
         ctx: usize,
     },
+    /// Two models that are to be compared are different models.
+    #[error(
+        "the file and the reference are different models: their prompts, vocabularies or widths differ; \
+         give the checkpoint that the file was made of, with the same --template and --image-aspect-ratio"
+    )]
+    VerifyPrompts,
 }

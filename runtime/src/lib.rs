@@ -28,6 +28,7 @@ pub mod error;
 pub mod pixels;
 pub mod prompt;
 pub mod sample;
+pub mod verify;
 pub mod vocab;
 
 pub use error::{Error, Result};

@@ -7,3 +7,4 @@ mod house;
 mod inspecting;
 mod llama_cpp;
 mod program;
+mod verifying;

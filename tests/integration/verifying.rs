@@ -1,0 +1,46 @@
+//! `pumice verify`: a file is as near to its checkpoint as its type allows, and another model's is told apart.
+
+use std::path::Path;
+
+use crate::program::{folder, pumice, text};
+
+fn golden(name: &str) -> String {
+    format!("{}/tests/golden/{name}", env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The agreement of `model` in `file_type` with its checkpoint.
+fn agreement(dir: &Path, model: &str, file_type: &str) -> serde_json::Value {
+    let out = dir.join(format!("{file_type}.gguf"));
+    pumice(["quantize", &golden(model), text(&out), file_type]).succeeds();
+    let outcome = pumice(["verify", text(&out), "--reference", &golden(model), "--json"]);
+    outcome.succeeds();
+    serde_json::from_str(&outcome.stdout).expect("JSON")
+}
+
+#[test]
+fn agreement_follows_the_type() {
+    let dir = folder("verify");
+    let number = |a: &serde_json::Value, key: &str| a[key].as_f64().expect("a number");
+    let f16 = agreement(&dir, "mlp336/hf", "F16");
+    // The checkpoint's weights are exact in F16: what is left is another order of the sums.
+    assert!(number(&f16, "cosine_min") > 0.999_999, "{f16}");
+    assert!(number(&f16, "kl_max") < 1e-6, "{f16}");
+    assert_eq!(f16["same_top"], f16["positions"]);
+    assert_eq!(f16["answer_same"], f16["answer_tokens"]);
+
+    let q8 = agreement(&dir, "mlp336/hf", "Q8_0");
+    let q4 = agreement(&dir, "mlp336/hf", "Q4_0");
+    let kl = |a| number(a, "kl_mean");
+    assert!(kl(&f16) < kl(&q8) && kl(&q8) < kl(&q4), "{f16} {q8} {q4}");
+    assert!(kl(&q8) < 0.05, "{q8}");
+    assert!(number(&q4, "cosine_min") > 0.999_999, "vision stays F16: {q4}");
+}
+
+#[test]
+fn another_model_is_told_apart() {
+    let dir = folder("verify-other");
+    let out = dir.join("gqa.gguf");
+    pumice(["quantize", &golden("gqa/hf"), text(&out), "F16"]).succeeds();
+    pumice(["verify", text(&out), "--reference", &golden("mlp336/hf")]).fails_with(&["different models"]);
+    pumice(["verify", text(&out), "--reference", text(&dir.join("absent"))]).fails_with(&["absent"]);
+}
