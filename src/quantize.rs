@@ -12,7 +12,7 @@ use std::{
     },
 };
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::Args as ClapArgs;
 use indicatif::{ProgressBar, ProgressStyle};
 use pumice_kernels::DType;
@@ -84,6 +84,7 @@ pub struct Args {
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let stopped = interrupt::install()?;
     let (out, file_type) = out_and_type(&args)?;
+    check_place(&out)?;
     let recipe = recipe(&args, file_type)?;
     let source = open(&args)?;
     for text in source.notes() {
@@ -129,15 +130,38 @@ fn open(args: &Args) -> anyhow::Result<Source> {
 
 /// OUT and TYPE; OUT made from the source's name where only TYPE is given.
 fn out_and_type(args: &Args) -> anyhow::Result<(PathBuf, FileType)> {
-    let names = || FileType::ALL.map(FileType::name).join(" ");
     let last = args.out_and_type.last().context("TYPE is missing")?.to_string_lossy();
-    let file_type: FileType =
-        last.parse().map_err(|_| anyhow::anyhow!("{last:?} is no type; one of: {}", names()))?;
+    let file_type: FileType = last.parse().map_err(|_| no_type(&last))?;
     let out = match args.out_and_type.as_slice() {
         [out, _] => PathBuf::from(out),
         _ => derived_name(&args.source, file_type)?,
     };
     Ok((out, file_type))
+}
+
+/// What to say of a TYPE that is none: the one that was meant where only case or `_` differ, else all.
+fn no_type(given: &str) -> anyhow::Error {
+    let bare = |name: &str| name.replace(['_', '-'], "").to_ascii_uppercase();
+    match FileType::ALL.iter().find(|t| bare(t.name()) == bare(given)) {
+        Some(meant) => anyhow::anyhow!("{given:?} is no type; {} is", meant.name()),
+        None => anyhow::anyhow!(
+            "{given:?} is no type; the order is SOURCE OUT TYPE, and TYPE one of: {}",
+            FileType::ALL.map(FileType::name).join(" ")
+        ),
+    }
+}
+
+/// Tells before any work that `out` is a folder, or in a folder that is not there.
+fn check_place(out: &Path) -> anyhow::Result<()> {
+    if out.is_dir() {
+        bail!("{}: is a folder; name the file to write in it", out.display());
+    }
+    match out.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() && !folder.is_dir() => {
+            bail!("{}: the folder {} is not there; make it first", out.display(), folder.display())
+        }
+        _ => Ok(()),
+    }
 }
 
 /// `llava-1.5-7b-hf` and Q4_K_M → `llava-1.5-7b-hf-Q4_K_M.gguf`, in the folder where one is.
@@ -175,7 +199,7 @@ struct Bar {
 impl Bar {
     fn new(total: u64, stopped: Arc<AtomicBool>) -> Self {
         let style = ProgressStyle::with_template(
-            "{bar:30} {bytes}/{total_bytes} {bytes_per_sec}, {eta} left  {wide_msg}",
+            "{bar:30} {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec}, {eta} left  {wide_msg}",
         )
         .unwrap_or_else(|_| ProgressStyle::default_bar());
         Self { bar: ProgressBar::new(total).with_style(style), stopped }

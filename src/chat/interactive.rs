@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, IsTerminal, Write},
-    path::Path,
+    path::{Path, PathBuf},
     process::ExitCode,
     sync::atomic::{AtomicBool, Ordering},
 };
@@ -14,7 +14,7 @@ use super::{Args, open::file_name, say_finish, stats_line};
 use crate::terminal;
 
 const HELP: &str = "\
-/image PATH   show a picture; the next question is about it
+/image PATH   show a picture (or drag its file here); the next question is about it
 /clear        forget the conversation (pictures stay known)
 /regen        answer the last question again
 /stats        times, rates and how full the context is
@@ -25,7 +25,8 @@ const HELP: &str = "\
 #[derive(Debug, PartialEq, Eq)]
 enum Line<'a> {
     Nothing,
-    Image(&'a str),
+    Image(PathBuf),
+    NoPath,
     Clear,
     Regenerate,
     Stats,
@@ -40,7 +41,10 @@ fn parse(line: &str) -> Line<'_> {
     let (word, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
     match word {
         "" => Line::Nothing,
-        "/image" => Line::Image(unquoted(rest.trim())),
+        // A file dragged into the terminal, without a command.
+        _ if looks_absolute(line) && pasted(line).is_file() => Line::Image(pasted(line)),
+        "/image" if rest.trim().is_empty() => Line::NoPath,
+        "/image" => Line::Image(pasted(rest.trim())),
         "/clear" => Line::Clear,
         "/regen" => Line::Regenerate,
         "/stats" => Line::Stats,
@@ -51,14 +55,29 @@ fn parse(line: &str) -> Line<'_> {
     }
 }
 
-/// A path as terminals paste it when a file is dragged there: in quotes.
-fn unquoted(path: &str) -> &str {
+/// Whether `line` begins as a path does that a terminal pastes: a drag always pastes the whole path.
+fn looks_absolute(line: &str) -> bool {
+    Path::new(line.trim_start_matches(['"', '\''])).is_absolute()
+}
+
+/// A path as terminals paste it when a file is dragged there: in quotes, or with `\` before each space.
+fn pasted(text: &str) -> PathBuf {
     for quote in ['"', '\''] {
-        if let Some(inner) = path.strip_prefix(quote).and_then(|p| p.strip_suffix(quote)) {
-            return inner;
+        if let Some(inner) = text.strip_prefix(quote).and_then(|p| p.strip_suffix(quote)) {
+            return PathBuf::from(inner);
         }
     }
-    path
+    let as_it_stands = PathBuf::from(text);
+    // Where `\` parts folders (Windows), or is part of a name, the path exists as it stands.
+    if cfg!(windows) || as_it_stands.exists() {
+        return as_it_stands;
+    }
+    let mut plain = String::with_capacity(text.len());
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        plain.push(if c == '\\' { chars.next().unwrap_or(c) } else { c });
+    }
+    PathBuf::from(plain)
 }
 
 /// A conversation that outlives its mistakes: an error is told, and the next line read.
@@ -96,7 +115,10 @@ pub fn run(args: &Args, chat: &mut Chat, stopped: &AtomicBool) -> anyhow::Result
         }
         stopped.store(false, Ordering::SeqCst);
     }
-    terminal::note(&stats_line(session.chat.stats()));
+    let all = session.chat.stats();
+    if all.prompt_tokens > 0 {
+        terminal::note(&stats_line(all));
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -124,11 +146,11 @@ impl Session<'_> {
                 terminal::note("(forgotten)");
                 Ok(())
             }
-            Line::Image("") => {
+            Line::NoPath => {
                 terminal::note("/image PATH: the path of a picture is missing");
                 Ok(())
             }
-            Line::Image(path) => self.show(Path::new(path)),
+            Line::Image(path) => self.show(&path),
             Line::Regenerate => {
                 self.before = *self.chat.stats();
                 self.chat.regenerate().map_err(Into::into).and_then(print)
@@ -196,11 +218,21 @@ mod tests {
     fn lines_and_commands() {
         assert_eq!(parse("  "), Line::Nothing);
         assert_eq!(parse(" What is this? "), Line::Question("What is this?"));
-        assert_eq!(parse("/image my cat.jpg"), Line::Image("my cat.jpg"));
-        assert_eq!(parse("/image '/tmp/my cat.jpg'"), Line::Image("/tmp/my cat.jpg"));
-        assert_eq!(parse("/image"), Line::Image(""));
+        assert_eq!(parse("/image my cat.jpg"), Line::Image("my cat.jpg".into()));
+        assert_eq!(parse("/image '/tmp/my cat.jpg'"), Line::Image("/tmp/my cat.jpg".into()));
+        assert_eq!(parse("/image no\\ such\\ cat.jpg"), Line::Image("no such cat.jpg".into()));
+        assert_eq!(parse("/image"), Line::NoPath);
         assert_eq!(parse("/regenerate"), Line::Unknown("/regenerate"));
         assert_eq!(parse("/usr/bin is what?"), Line::Question("/usr/bin is what?"));
         assert_eq!(parse("/exit"), Line::Exit);
+    }
+
+    #[test]
+    fn a_dragged_file_is_a_picture() {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/shapes.png");
+        assert_eq!(parse(&format!("'{}'", file.display())), Line::Image(file.clone()));
+        assert_eq!(parse(&format!("{}", file.display())), Line::Image(file.clone()));
+        let question = format!("{} what is it?", file.display());
+        assert_eq!(parse(&question), Line::Question(&question));
     }
 }

@@ -2,7 +2,10 @@
 
 use std::{
     path::Path,
-    sync::{Arc, atomic::AtomicBool},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -25,9 +28,13 @@ use crate::terminal;
 
 /// Opens the model that `args` name.
 pub fn open(args: &Args, cancel: Arc<AtomicBool>) -> anyhow::Result<Chat> {
-    let options = options(args, cancel)?;
+    let options = options(args, cancel.clone())?;
     let cpu = Cpu::new(CpuOptions { threads: threads(args)?, isa: isa(args)? });
     let mut chat = match (&args.model, &args.synthetic) {
+        (Some(folder), _) if folder.join("config.json").is_file() => bail!(
+            "{0}: is a checkpoint's folder; make a GGUF file of it: pumice quantize {0} Q4_K_M",
+            folder.display()
+        ),
         (Some(model), _) => Chat::open(model, Box::new(cpu), options)?,
         (None, Some(shape)) => {
             terminal::note(&format!(
@@ -43,7 +50,7 @@ pub fn open(args: &Args, cancel: Arc<AtomicBool>) -> anyhow::Result<Chat> {
         }
         (None, None) => bail!("no model: give -m FILE, or --synthetic tiny to try the program"),
     };
-    show_progress(&mut chat);
+    show_progress(&mut chat, cancel);
     Ok(chat)
 }
 
@@ -105,8 +112,8 @@ fn isa(args: &Args) -> anyhow::Result<Option<Isa>> {
 const BAR_FROM: usize = 64;
 
 /// A bar on stderr while a long prompt is read; indicatif hides it where stderr is no terminal.
-fn show_progress(chat: &mut Chat) {
-    let style = ProgressStyle::with_template("reading {bar:30} {pos}/{len} tokens, {per_sec}, {eta} left")
+fn show_progress(chat: &mut Chat, cancel: Arc<AtomicBool>) {
+    let style = ProgressStyle::with_template("reading {bar:30} {pos}/{len} tokens, {eta} left")
         .unwrap_or_else(|_| ProgressStyle::default_bar());
     let mut bar: Option<ProgressBar> = None;
     chat.on_progress(move |done, total| {
@@ -115,7 +122,7 @@ fn show_progress(chat: &mut Chat) {
         }
         let bar_now = bar.get_or_insert_with(|| ProgressBar::new(total as u64).with_style(style.clone()));
         bar_now.set_position(done as u64);
-        if done == total {
+        if done == total || cancel.load(Ordering::SeqCst) {
             bar_now.finish_and_clear();
             bar = None;
         }
