@@ -2,6 +2,8 @@
 //!
 //! Exit codes: 0 done, 1 an error (its message is on stderr), 2 a wrong command line, 130 stopped by Ctrl-C.
 
+#![forbid(unsafe_code)]
+
 mod chat;
 mod inspect;
 mod interrupt;

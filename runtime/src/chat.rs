@@ -208,7 +208,9 @@ impl Chat {
 
     /// Positions of the context: taken by the conversation, and in all.
     pub fn context(&self) -> (usize, usize) {
-        (self.held.len(), self.llama.options().ctx)
+        // After `clear` the cache still holds what was said, in case it is said again; the conversation does not.
+        let taken = if self.exchanges.is_empty() { 0 } else { self.held.len() };
+        (taken, self.llama.options().ctx)
     }
 
     /// Counts and times so far.
