@@ -21,7 +21,7 @@ use pumice_quantize::{
     synthetic, weight_type,
 };
 
-use crate::{interrupt, parts::Parts, terminal};
+use crate::{Usage, interrupt, parts::Parts, terminal};
 
 /// Arguments of `pumice quantize`.
 #[derive(ClapArgs)]
@@ -140,14 +140,14 @@ fn out_and_type(args: &Args) -> anyhow::Result<(PathBuf, FileType)> {
 }
 
 /// What to say of a TYPE that is none: the one that was meant where only case or `_` differ, else all.
-fn no_type(given: &str) -> anyhow::Error {
+fn no_type(given: &str) -> Usage {
     let bare = |name: &str| name.replace(['_', '-'], "").to_ascii_uppercase();
     match FileType::ALL.iter().find(|t| bare(t.name()) == bare(given)) {
-        Some(meant) => anyhow::anyhow!("{given:?} is no type; {} is", meant.name()),
-        None => anyhow::anyhow!(
+        Some(meant) => Usage(format!("{given:?} is no type; {} is", meant.name())),
+        None => Usage(format!(
             "{given:?} is no type; the order is SOURCE OUT TYPE, and TYPE one of: {}",
             FileType::ALL.map(FileType::name).join(" ")
-        ),
+        )),
     }
 }
 

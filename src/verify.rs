@@ -17,7 +17,7 @@ use pumice_models::{config::has_vision, gguf::File};
 use pumice_quantize::{FileType, Options, Recipe, Source};
 use pumice_runtime::verify::{Agreement, Trace, trace};
 
-use crate::{parts::Parts, terminal};
+use crate::{Usage, parts::Parts, terminal};
 
 /// Arguments of `pumice verify`.
 #[derive(ClapArgs)]
@@ -53,8 +53,8 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let isa = Isa::available()
         .into_iter()
         .find(|isa| isa.name().eq_ignore_ascii_case(&args.reference_isa))
-        .with_context(|| {
-        format!("--reference-isa {}: this machine does not have it", args.reference_isa)
+        .ok_or_else(|| {
+        Usage(format!("--reference-isa {}: this machine does not have it", args.reference_isa))
     })?;
     let file = File::open(&args.file)?;
     let mmproj = args.mmproj.as_deref().map(File::open).transpose()?;

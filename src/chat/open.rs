@@ -9,7 +9,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use indicatif::{ProgressBar, ProgressStyle};
 use pumice_kernels::{
     Bytes, DType,
@@ -24,7 +24,7 @@ use pumice_runtime::{
 };
 
 use super::Args;
-use crate::terminal;
+use crate::{Usage, terminal};
 
 /// Opens the model that `args` name.
 pub fn open(args: &Args, cancel: Arc<AtomicBool>) -> anyhow::Result<Chat> {
@@ -57,7 +57,7 @@ pub fn open(args: &Args, cancel: Arc<AtomicBool>) -> anyhow::Result<Chat> {
 fn options(args: &Args, cancel: Arc<AtomicBool>) -> anyhow::Result<Options> {
     let cache_type = DType::from_name(&args.cache_type)
         .filter(|t| matches!(t, DType::F16 | DType::F32 | DType::Q8_0))
-        .with_context(|| format!("--cache-type {}: f16, f32 or q8_0", args.cache_type))?;
+        .ok_or_else(|| Usage(format!("--cache-type {}: f16, f32 or q8_0", args.cache_type)))?;
     let s = &args.sampling;
     let sampling = SamplerOptions {
         temperature: s.temp,
@@ -68,7 +68,7 @@ fn options(args: &Args, cancel: Arc<AtomicBool>) -> anyhow::Result<Options> {
         repeat_last_n: s.repeat_last_n,
         seed: s.seed.unwrap_or_else(clock_seed),
     };
-    sampling.check()?;
+    sampling.check().map_err(|error| Usage(error.to_string()))?;
     Ok(Options {
         mmproj: args.mmproj.clone(),
         vision: !args.no_mmproj,
@@ -93,7 +93,7 @@ const MOST_THREADS: usize = 1024;
 
 fn threads(args: &Args) -> anyhow::Result<usize> {
     if args.threads > MOST_THREADS {
-        bail!("-t {}: at most {MOST_THREADS} threads", args.threads);
+        return Err(Usage(format!("-t {}: at most {MOST_THREADS} threads", args.threads)).into());
     }
     Ok(args.threads)
 }
@@ -102,10 +102,10 @@ fn isa(args: &Args) -> anyhow::Result<Option<Isa>> {
     let Some(name) = &args.isa else { return Ok(None) };
     let here = Isa::available();
     let found = here.iter().copied().find(|isa| isa.name().eq_ignore_ascii_case(name));
-    found.map(Some).with_context(|| {
+    Ok(Some(found.ok_or_else(|| {
         let names: Vec<_> = here.iter().map(|isa| isa.name()).collect();
-        format!("--isa {name}: this machine has {}", names.join(", "))
-    })
+        Usage(format!("--isa {name}: this machine has {}", names.join(", ")))
+    })?))
 }
 
 /// Prompts shorter than this are read before a bar would be seen.

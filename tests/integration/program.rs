@@ -24,7 +24,18 @@ impl Outcome {
     /// The run failed as it should: exit code 1, a message with all of `words`, no panic, nothing on stdout.
     #[track_caller]
     pub fn fails_with(&self, words: &[&str]) {
-        assert_eq!(self.code, Some(1), "stdout: {}\nstderr: {}", self.stdout, self.stderr);
+        self.ends_with(1, words);
+    }
+
+    /// The command line was wrong: the same with exit code 2.
+    #[track_caller]
+    pub fn is_refused_with(&self, words: &[&str]) {
+        self.ends_with(2, words);
+    }
+
+    #[track_caller]
+    fn ends_with(&self, code: i32, words: &[&str]) {
+        assert_eq!(self.code, Some(code), "stdout: {}\nstderr: {}", self.stdout, self.stderr);
         assert!(!self.stderr.contains("panicked"), "{}", self.stderr);
         assert!(self.stdout.is_empty(), "{}", self.stdout);
         for word in words {
