@@ -1,0 +1,9 @@
+//! Training of LLaVA on libtorch: data, models, the two stages, and the small world in which the demo model learns to see.
+
+pub mod data;
+pub mod engine;
+pub mod error;
+pub mod shim;
+pub mod unit;
+
+pub use error::{Error, Result};

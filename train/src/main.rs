@@ -1,0 +1,3 @@
+//! The program `pumice-train`: arguments in, calls to the library, progress and tables out.
+
+fn main() {}

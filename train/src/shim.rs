@@ -1,0 +1,95 @@
+//! The few functions of libtorch that tch does not bind, through `shim.cpp`. The only unsafe code of the crate.
+
+use tch::Tensor;
+use torch_sys::C_tensor;
+
+unsafe extern "C" {
+    fn pumice_error() -> *const std::ffi::c_char;
+    fn pumice_adamw(
+        p: *const *mut C_tensor,
+        g: *const *mut C_tensor,
+        m: *const *mut C_tensor,
+        v: *const *mut C_tensor,
+        t: *const *mut C_tensor,
+        n: i32,
+        lr: f64,
+        b1: f64,
+        b2: f64,
+        decay: f64,
+        eps: f64,
+    ) -> i32;
+    fn pumice_peak_memory(device: i32) -> i64;
+    fn pumice_tf32(on: i32) -> i32;
+}
+
+/// What libtorch said of the last call that failed on this thread.
+#[derive(Debug, thiserror::Error)]
+#[error("libtorch: {0}")]
+pub struct TorchError(pub String);
+
+fn check(code: i32) -> Result<(), TorchError> {
+    if code == 0 {
+        return Ok(());
+    }
+    // SAFETY: pumice_error returns a NUL-terminated string that lives until the thread's next error.
+    let text = unsafe { std::ffi::CStr::from_ptr(pumice_error()) };
+    Err(TorchError(text.to_string_lossy().into_owned()))
+}
+
+/// Settings of [`adamw`]: `lr` per step; `betas`, `eps` and `decay` as in torch.optim.AdamW (Loshchilov & Hutter, 2019).
+#[derive(Clone, Copy, Debug)]
+pub struct AdamW {
+    /// Learning rate of this step.
+    pub lr: f64,
+    /// Decay of the two moments.
+    pub betas: (f64, f64),
+    /// Added to the root of the second moment.
+    pub eps: f64,
+    /// Decoupled weight decay.
+    pub decay: f64,
+}
+
+/// One AdamW step in place over equally long lists: parameters, gradients, both moments (same shape and dtype) and step counts (one f32 each).
+pub fn adamw(
+    p: &[&Tensor],
+    g: &[&Tensor],
+    m: &[&Tensor],
+    v: &[&Tensor],
+    t: &[&Tensor],
+    with: &AdamW,
+) -> Result<(), TorchError> {
+    assert!(
+        [g.len(), m.len(), v.len(), t.len()].iter().all(|n| *n == p.len()),
+        "adamw: lists of unequal length"
+    );
+    let raw = |list: &[&Tensor]| list.iter().map(|t| t.as_ptr().cast_mut()).collect::<Vec<_>>();
+    let (p, g, m, v, t) = (raw(p), raw(g), raw(m), raw(v), raw(t));
+    // SAFETY: each list holds p.len() live tensors for the length of the call; the shim keeps none of them.
+    check(unsafe {
+        pumice_adamw(
+            p.as_ptr(),
+            g.as_ptr(),
+            m.as_ptr(),
+            v.as_ptr(),
+            t.as_ptr(),
+            p.len() as i32,
+            with.lr,
+            with.betas.0,
+            with.betas.1,
+            with.decay,
+            with.eps,
+        )
+    })
+}
+
+/// Most bytes that were ever allocated on accelerator `device`; `None` where it does not tell (the CPU).
+pub fn peak_memory(device: usize) -> Option<u64> {
+    // SAFETY: takes a number, returns a number, catches every exception.
+    u64::try_from(unsafe { pumice_peak_memory(device as i32) }).ok()
+}
+
+/// Lets CUDA multiply f32 matrices with TF32 (LLaVA's recipe has it on).
+pub fn set_tf32(on: bool) -> Result<(), TorchError> {
+    // SAFETY: takes a number; exceptions are caught.
+    check(unsafe { pumice_tf32(on.into()) })
+}
