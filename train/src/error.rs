@@ -31,6 +31,40 @@ pub enum Error {
     /// Data that cannot be trained on.
     #[error("{0}")]
     Data(String),
+    /// A training state that cannot be continued.
+    #[error("{}: {reason}", path.display())]
+    Checkpoint {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong and what to do.
+        reason: String,
+    },
+    /// A loss that is no number or far above the running mean; the step was not applied.
+    #[error(
+        "step {step}: the loss is {loss} (allowed: {limit:.3}), the gradient's norm {norm}; rows: {rows}. The last checkpoint is good; look at these rows, or lower the learning rate"
+    )]
+    Diverged {
+        /// Which step, from 1.
+        step: u64,
+        /// Mean loss over micro-batches and ranks.
+        loss: f64,
+        /// Norm of the gradient.
+        norm: f64,
+        /// Above which loss the run stops.
+        limit: f64,
+        /// Names of this rank's worst micro-batch.
+        rows: String,
+    },
+    /// The device's memory is full.
+    #[error(
+        "out of memory with a batch of {rows} rows ({tokens} positions in all): lower the batch size and accumulate more, turn gradient checkpointing on, shorten the longest row, or shard the weights over more devices"
+    )]
+    Memory {
+        /// Rows of the micro-batch.
+        rows: usize,
+        /// Positions of the micro-batch.
+        tokens: usize,
+    },
 }
 
 impl Error {
