@@ -4,6 +4,7 @@
 //! (with [`Options::shard_weights`]) even its weights live only while that layer is at work. Gradients, master weights and moments are
 //! f32 on this rank's equal share of each unit's flat buffer (Rajbhandari et al., ZeRO, 2020: stage 2, or 3 with the weights).
 
+pub mod llava;
 pub mod optimizer;
 pub mod pass;
 pub mod ranks;
@@ -16,7 +17,7 @@ pub mod trainer;
 use tch::{Kind, Tensor};
 
 pub use optimizer::Group;
-pub use stack::{Piece, Stack, Targets};
+pub use stack::{Piece, Stack};
 
 use crate::{Error, Result};
 use optimizer::Optimizer;
@@ -99,7 +100,9 @@ impl<S: Stack> Engine<S> {
         groups: &dyn Fn(&str) -> Group,
     ) -> Result<Self> {
         if options.accumulate == 0 || options.chunk == 0 {
-            return Err(Error::Config("gradient accumulation and the loss's chunk must be at least 1".into()));
+            return Err(Error::Config(
+                "gradient accumulation and the loss's chunk must be at least 1".into(),
+            ));
         }
         if options.shard_weights && !options.checkpoint {
             return Err(Error::Config(

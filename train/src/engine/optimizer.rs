@@ -56,13 +56,15 @@ impl Optimizer {
             let mut counts = Vec::new();
             for shard in shards {
                 for s in shard.segments.iter().filter(|s| s.group == number) {
-                    for (list, of) in lists.iter_mut().zip([&shard.master, shard.grad(), &shard.m, &shard.v]) {
+                    for (list, of) in lists.iter_mut().zip([&shard.master, shard.grad(), &shard.m, &shard.v])
+                    {
                         list.push(of.narrow(0, s.first, s.len));
                     }
                     counts.push(Tensor::full([], t as f64, (Kind::Float, shard.master.device())));
                 }
             }
-            let with = shim::AdamW { lr: lr * group.scale, betas: self.betas, eps: self.eps, decay: group.decay };
+            let with =
+                shim::AdamW { lr: lr * group.scale, betas: self.betas, eps: self.eps, decay: group.decay };
             let [p, g, m, v] = lists.each_ref().map(|list| list.iter().collect::<Vec<_>>());
             shim::adamw(&p, &g, &m, &v, &counts.iter().collect::<Vec<_>>(), &with)?;
         }

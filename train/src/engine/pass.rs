@@ -4,10 +4,10 @@
 //! which is the same arithmetic as one long backward pass. With checkpoints only x is kept and y is computed again, from the same
 //! weights and random seed, hence to the same bits. A piece below which nothing learns keeps no graph at all.
 
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use super::{Engine, Piece, Stack};
-use crate::{Error, Result};
+use crate::Result;
 
 /// What the forward pass leaves for the backward pass.
 struct Kept {
@@ -24,12 +24,12 @@ impl<S: Stack> Engine<S> {
     /// All ranks call it equally often.
     ///
     /// # Errors
-    /// [`Error::Data`] when nothing in the batch is labelled; what the ranks' connection says.
+    /// What the model says of the batch, and the ranks of their connection.
     pub fn micro(&mut self, batch: &S::Batch) -> Result<()> {
-        let input = tch::no_grad(|| self.stack.prepare(batch))?;
+        let input = tch::no_grad(|| self.stack.prepare(batch, self.place()))?;
         let number = self.losses.len() as u64;
         let (mut kept, x) = self.forward(&input, number)?;
-        let mut down = self.head(&input, &x, number, self.stack.rows(batch))?;
+        let mut down = self.head(&input, &x, number)?;
         drop(x);
         while let Some(k) = kept.pop() {
             down = self.backward(&input, k, down, number)?;
@@ -52,7 +52,7 @@ impl<S: Stack> Engine<S> {
                 self.run(piece, x.as_ref(), input, number)
             } else {
                 tch::no_grad(|| self.run(piece, x.as_ref(), input, number))
-            };
+            }?;
             let live = if piece == Piece::Start { y.requires_grad() } else { learns };
             self.let_go(piece);
             let next = y.detach().set_requires_grad(live);
@@ -63,24 +63,24 @@ impl<S: Stack> Engine<S> {
     }
 
     /// The loss over the labelled rows in chunks, its gradient for the head's parameters, and ∂L/∂x where x requires it.
-    fn head(&mut self, input: &S::Input, x: &Tensor, number: u64, names: &[String]) -> Result<Option<Tensor>> {
-        let targets = self.stack.targets(input);
-        let n = targets.rows.size()[0];
-        if n == 0 {
-            return Err(Error::Data(format!("nothing to learn in this batch: no position of {} is labelled", list(names))));
-        }
+    fn head(&mut self, input: &S::Input, x: &Tensor, number: u64) -> Result<Option<Tensor>> {
         self.fetch(Piece::Head)?;
+        let (rows, ids) = {
+            let targets = self.stack.targets(input);
+            (targets.rows.shallow_clone(), targets.ids.shallow_clone())
+        };
+        let n = ids.size()[0];
         self.seed(Piece::Head, number);
         let live = x.requires_grad();
         let learners = self.learners(Piece::Head);
-        let rows = x.detach().flatten(0, -2).index_select(0, &targets.rows);
+        let picked = x.detach().flatten(0, -2).index_select(0, &rows);
         let scale = 1.0 / (n as f64 * (self.options.accumulate * self.ranks.size()) as f64);
         let mut sum = Tensor::zeros([], (Kind::Float, x.device()));
         let mut slopes = Vec::new();
         let mut first = 0;
         while first < n {
             let len = (n - first).min(self.options.chunk as i64);
-            let (xs, ids) = (rows.narrow(0, first, len).detach(), targets.ids.narrow(0, first, len));
+            let (xs, ids) = (picked.narrow(0, first, len).detach(), ids.narrow(0, first, len));
             first += len;
             if !live && learners.is_empty() {
                 sum += tch::no_grad(|| self.stack.loss(&xs, &ids));
@@ -101,17 +101,23 @@ impl<S: Stack> Engine<S> {
         let _guard = tch::no_grad_guard();
         let whole = Tensor::zeros_like(&x.detach()).flatten(0, -2);
         let slopes = if slopes.len() == 1 { slopes.remove(0) } else { Tensor::cat(&slopes, 0) };
-        Ok(Some(whole.index_copy(0, &targets.rows, &slopes).view_as(x)))
+        Ok(Some(whole.index_copy(0, &rows, &slopes).view_as(x)))
     }
 
     /// One piece in reverse: from ∂L/∂y to its parameters' gradients and ∂L/∂x.
-    fn backward(&mut self, input: &S::Input, kept: Kept, down: Option<Tensor>, number: u64) -> Result<Option<Tensor>> {
+    fn backward(
+        &mut self,
+        input: &S::Input,
+        kept: Kept,
+        down: Option<Tensor>,
+        number: u64,
+    ) -> Result<Option<Tensor>> {
         let Kept { piece, x, y } = kept;
         let mut up = None;
         // Gathering and reducing speak with the other ranks, so they happen with or without a gradient here.
         self.fetch(piece)?;
         if let Some(down) = down {
-            let y = y.unwrap_or_else(|| self.run(piece, x.as_ref(), input, number));
+            let y = y.map_or_else(|| self.run(piece, x.as_ref(), input, number), Ok)?;
             let learners = self.learners(piece);
             let below = x.as_ref().filter(|x| x.requires_grad());
             if below.is_some() || !learners.is_empty() {
@@ -125,7 +131,12 @@ impl<S: Stack> Engine<S> {
     }
 
     /// ∂out/∂parameters goes into the shards; ∂out/∂x comes back.
-    fn differentiate(&mut self, out: &Tensor, learners: &[(usize, usize)], x: Option<&Tensor>) -> Option<Tensor> {
+    fn differentiate(
+        &mut self,
+        out: &Tensor,
+        learners: &[(usize, usize)],
+        x: Option<&Tensor>,
+    ) -> Option<Tensor> {
         let mut inputs = Vec::with_capacity(learners.len() + 1);
         for (shard, slot) in learners {
             inputs.push(&self.stack.unit(self.shards[*shard].unit).leaves[*slot]);
@@ -144,12 +155,17 @@ impl<S: Stack> Engine<S> {
     }
 
     /// Computes a piece, after seeding it where it draws random numbers.
-    fn run(&self, piece: Piece, x: Option<&Tensor>, input: &S::Input, number: u64) -> Tensor {
+    fn run(&self, piece: Piece, x: Option<&Tensor>, input: &S::Input, number: u64) -> Result<Tensor> {
         self.seed(piece, number);
         match (piece, x) {
-            (Piece::Layer(i), Some(x)) => self.stack.layer(i, x, input),
+            (Piece::Layer(i), Some(x)) => Ok(self.stack.layer(i, x, input)),
             _ => self.stack.start(input),
         }
+    }
+
+    /// Type and device of the computation.
+    fn place(&self) -> (Kind, Device) {
+        (self.options.kind, self.shards[0].master.device())
     }
 
     /// The seed is a function of run, step, micro-batch, rank and piece: a resumed run draws the same numbers without any saved generator.

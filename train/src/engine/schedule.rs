@@ -30,7 +30,12 @@ pub struct Schedule {
 impl Schedule {
     /// The published shape: a cosine to 0 after `ceil(ratio · total)` steps of warm-up, as transformers' Trainer rounds.
     pub fn cosine(peak: f64, ratio: f64, total: u64) -> Self {
-        Self { peak, warmup: (ratio * total as f64).ceil() as u64, total, shape: Shape::Cosine { floor: 0.0 } }
+        Self {
+            peak,
+            warmup: (ratio * total as f64).ceil() as u64,
+            total,
+            shape: Shape::Cosine { floor: 0.0 },
+        }
     }
 
     /// The rate of step `i`, from 0 (whose rate is 0 where there is a warm-up):

@@ -3,9 +3,9 @@
 //! A start (embedding, with the projected pictures in their slots), layers of equal shape, and a loss. The engine decides which pieces keep
 //! a graph, which are computed twice and when a unit's weights are there; the model only says what each piece computes.
 
-use tch::Tensor;
+use tch::{Device, Kind, Tensor};
 
-use crate::{Result, unit::Unit};
+use crate::{Result, model::llama::Targets, unit::Unit};
 
 /// A piece of a [`Stack`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,15 +16,6 @@ pub enum Piece {
     Layer(usize),
     /// From the last rows to the loss.
     Head,
-}
-
-/// Where the loss is taken.
-#[derive(Debug)]
-pub struct Targets {
-    /// `[n]` i64: rows of the last layer's output (seen as `[rows, d]`) that predict something.
-    pub rows: Tensor,
-    /// `[n]` i64: what they predict.
-    pub ids: Tensor,
 }
 
 /// A model as a row of pieces.
@@ -44,14 +35,14 @@ pub trait Stack {
     fn layers(&self) -> usize;
     /// Units whose parameters `piece` reads.
     fn reads(&self, piece: Piece) -> Vec<usize>;
-    /// Brings a batch to the device. It runs without gradient.
-    fn prepare(&self, batch: &Self::Batch) -> Result<Self::Input>;
+    /// Brings a batch to the place where, and the type in which, the engine computes. It runs without gradient, and trainable units may not be there.
+    fn prepare(&self, batch: &Self::Batch, place: (Kind, Device)) -> Result<Self::Input>;
     /// The first layer's input `[b, t, d]`.
-    fn start(&self, input: &Self::Input) -> Tensor;
+    fn start(&self, input: &Self::Input) -> Result<Tensor>;
     /// Layer `i` of `x` `[b, t, d]`: `[b, t, d]`.
     fn layer(&self, i: usize, x: &Tensor, input: &Self::Input) -> Tensor;
-    /// Which rows of the last output predict what.
-    fn targets(&self, input: &Self::Input) -> Targets;
+    /// Which rows of the last output (seen as `[b·t, d]`) predict what; never none.
+    fn targets<'a>(&self, input: &'a Self::Input) -> &'a Targets;
     /// The summed cross-entropy of rows `x` `[n, d]` against `ids` `[n]`: an f32 scalar.
     fn loss(&self, x: &Tensor, ids: &Tensor) -> Tensor;
     /// Names of a batch's rows, for messages.

@@ -81,14 +81,19 @@ impl<S: Stack> Engine<S> {
         let common: Common =
             serde_json::from_str(&text).map_err(|e| broken(&path, &format!("not a training state: {e}")))?;
         if common.format != FORMAT {
-            return Err(broken(&path, &format!("written by another version (format {}, not {FORMAT})", common.format)));
+            return Err(broken(
+                &path,
+                &format!("written by another version (format {}, not {FORMAT})", common.format),
+            ));
         }
         let ours: Vec<_> = self.shards.iter().map(|s| (s.name.clone(), s.numel)).collect();
         if common.units != ours {
             let (theirs, ours) = first_difference(&common.units, &ours);
             return Err(broken(
                 &path,
-                &format!("of another model or stage: it trains {theirs}, this run {ours}; give the matching model or another output folder"),
+                &format!(
+                    "of another model or stage: it trains {theirs}, this run {ours}; give the matching model or another output folder"
+                ),
             ));
         }
         let mut files = Vec::new();
@@ -179,7 +184,9 @@ fn agree(ranks: &dyn Ranks, own: Result<()>) -> Result<()> {
     ranks.sum(&mut failures)?;
     own?;
     if failures[0] > 0.0 {
-        return Err(Error::Config("another rank could not write its part of the checkpoint; its log says why".into()));
+        return Err(Error::Config(
+            "another rank could not write its part of the checkpoint; its log says why".into(),
+        ));
     }
     Ok(())
 }
@@ -204,7 +211,9 @@ fn sync_folder(folder: &Path) -> Result<()> {
 
 /// Writes a rank's shards as safetensors: length of the header (u64 LE), header (JSON), then the numbers, little endian.
 fn write_shards(path: &Path, shards: &[Shard]) -> Result<()> {
-    let parts = |s: &Shard| [("master", s.master.shallow_clone()), ("m", s.m.shallow_clone()), ("v", s.v.shallow_clone())];
+    let parts = |s: &Shard| {
+        [("master", s.master.shallow_clone()), ("m", s.m.shallow_clone()), ("v", s.v.shallow_clone())]
+    };
     let mut header = serde_json::Map::new();
     let mut end = 0;
     for shard in shards {
@@ -257,8 +266,8 @@ impl ShardFile {
         }
         let mut text = vec![0; head as usize];
         file.read_exact(&mut text).map_err(Error::io(path))?;
-        let header: HashMap<String, Value> =
-            serde_json::from_slice(&text).map_err(|e| broken(path, &format!("its header is not JSON: {e}")))?;
+        let header: HashMap<String, Value> = serde_json::from_slice(&text)
+            .map_err(|e| broken(path, &format!("its header is not JSON: {e}")))?;
         let mut places = HashMap::new();
         for (name, entry) in header {
             let offset = |i: usize| entry["data_offsets"][i].as_u64();

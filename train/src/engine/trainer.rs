@@ -155,7 +155,10 @@ impl<S: Stack> Trainer<S> {
                 rows: &taken.names,
             });
             let stop = self.any(observer.stop())?;
-            if stop || step == total || (self.plan.save_every > 0 && step.is_multiple_of(self.plan.save_every)) {
+            if stop
+                || step == total
+                || (self.plan.save_every > 0 && step.is_multiple_of(self.plan.save_every))
+            {
                 self.save(source, observer);
                 saved = Some(step);
             }
@@ -198,7 +201,8 @@ impl<S: Stack> Trainer<S> {
         let exploded = limit.is_some_and(|limit| measured.loss > limit);
         if exploded || !measured.loss.is_finite() || !measured.norm.is_finite() {
             // Not-a-numbers first, then by size: the worst micro-batch of this rank.
-            let badness = |i: &usize| if measured.micro[*i].is_nan() { f64::INFINITY } else { measured.micro[*i] };
+            let badness =
+                |i: &usize| if measured.micro[*i].is_nan() { f64::INFINITY } else { measured.micro[*i] };
             let worst = (0..measured.micro.len()).max_by(|a, b| badness(a).total_cmp(&badness(b)));
             return Err(Error::Diverged {
                 step: step + 1,
@@ -208,7 +212,8 @@ impl<S: Stack> Trainer<S> {
                 rows: list(worst.map_or(&[], |i| rows[i].as_slice())),
             });
         }
-        self.mean = Some(self.mean.map_or(measured.loss, |mean| MEMORY * mean + (1.0 - MEMORY) * measured.loss));
+        self.mean =
+            Some(self.mean.map_or(measured.loss, |mean| MEMORY * mean + (1.0 - MEMORY) * measured.loss));
         Ok(())
     }
 

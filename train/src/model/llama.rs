@@ -190,7 +190,13 @@ pub fn logits(head: &Unit, tied: Option<&Tensor>, cfg: &LlamaConfig, x: &Tensor)
 }
 
 /// Σ of −log softmax(logits)\[id\] over rows `x [n, d]`, in f32.
-fn cross_entropy(head: &Unit, tied: Option<&Tensor>, cfg: &LlamaConfig, x: &Tensor, ids: &Tensor) -> Tensor {
+pub fn cross_entropy(
+    head: &Unit,
+    tied: Option<&Tensor>,
+    cfg: &LlamaConfig,
+    x: &Tensor,
+    ids: &Tensor,
+) -> Tensor {
     let logits = logits(head, tied, cfg, x).to_kind(Kind::Float);
     logits.cross_entropy_loss(ids, None::<&Tensor>, tch::Reduction::Sum, -100, 0.0)
 }
