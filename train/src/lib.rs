@@ -6,5 +6,6 @@ pub mod error;
 pub mod model;
 pub mod shim;
 pub mod unit;
+pub mod world;
 
 pub use error::{Error, Result};
