@@ -93,6 +93,20 @@ pub enum Error {
         /// The names there are.
         known: String,
     },
+    /// A template in which the end of an answer cannot be told from the ids.
+    #[error(
+        "a model cannot be trained in the format {template:?}: where its answers end is not known in tokens"
+    )]
+    NotTrainable {
+        /// The template's name.
+        template: String,
+    },
+    /// Two parts of a conversation share a token.
+    #[error("the tokens of this conversation in {template:?} run across the edge of an answer")]
+    SplitTokens {
+        /// The template's name.
+        template: String,
+    },
     /// A token that the prompt needs is not in the vocabulary.
     #[error(
         "the vocabulary has no token {token}, which this model's prompts need; the text file belongs to another model"

@@ -196,6 +196,52 @@ impl Format {
         Ok(if fresh { vocabulary.encode(&text, false) } else { vocabulary.encode_continued(&text) })
     }
 
+    /// A whole conversation with its answers, for training: its chunks in order, each with whether it is learned. Learned
+    /// is every answer with what ends it, and where the form is `v0_lines` also the marks that the model stops at; the rest
+    /// is what a person or the program writes. The ids are those of [`Format::first_turn`], [`Format::answer`] and
+    /// [`Format::next_turn`] one after the other, and those of the whole text tokenised at once.
+    ///
+    /// # Errors
+    /// As [`Format::first_turn`]; or the format is Jinja or ends an answer by `###` without a line, so that where an answer
+    /// ends in the ids is not known; or the whole text has other ids than its parts.
+    pub fn conversation(
+        &self,
+        vocabulary: &Vocabulary,
+        exchanges: &[(Turn<'_>, &str)],
+    ) -> Result<Vec<(Chunk, bool)>> {
+        let cannot = || Error::NotTrainable { template: self.name().into() };
+        let Kind::Template(template) = &self.kind else { return Err(cannot()) };
+        let contents = exchanges
+            .iter()
+            .map(|(turn, answer)| Ok((self.content(vocabulary, turn, template.image_tags())?, *answer)))
+            .collect::<Result<Vec<_>>>()?;
+        let stretches = template.conversation(vocabulary, self.system(), contents).ok_or_else(cannot)?;
+        let mut chunks = Vec::new();
+        let mut fresh = true;
+        for (i, (pieces, learned)) in stretches.iter().enumerate() {
+            let part = tokenise_from(vocabulary, pieces, i == 0, fresh);
+            chunks.extend(part.into_iter().map(|chunk| (chunk, *learned)));
+            fresh = match pieces.last() {
+                Some(last) => !matches!(last, Piece::Text(_)),
+                None => fresh,
+            };
+        }
+        let whole: Vec<Piece> = stretches.into_iter().flat_map(|(pieces, _)| pieces).collect();
+        if !same_ids(&tokenise(vocabulary, &whole, true), &chunks) {
+            return Err(Error::SplitTokens { template: self.name().into() });
+        }
+        Ok(chunks)
+    }
+
+    /// The system text: the template's, or what [`Format::with_system`] put there; empty for Jinja's own.
+    pub fn system(&self) -> &str {
+        let own = match &self.kind {
+            Kind::Template(template) => template.system,
+            Kind::Jinja(_) => "",
+        };
+        self.system.as_deref().unwrap_or(own)
+    }
+
     /// Texts that end an answer, beside the tokens of [`Vocabulary::stops`].
     pub fn stop_strings(&self) -> &'static [&'static str] {
         match &self.kind {
@@ -207,9 +253,8 @@ impl Format {
     fn pieces(&self, vocabulary: &Vocabulary, turn: &Turn<'_>, first: bool) -> Result<Vec<Piece>> {
         match &self.kind {
             Kind::Template(template) => {
-                let system = self.system.as_deref().unwrap_or(template.system);
                 let content = self.content(vocabulary, turn, template.image_tags())?;
-                Ok(template.turn(vocabulary, system, content, first))
+                Ok(template.turn(vocabulary, self.system(), content, first))
             }
             Kind::Jinja(jinja) => {
                 let content = self.content(vocabulary, turn, None)?;
@@ -252,33 +297,40 @@ impl Content<'_> {
     /// Pictures and words in their order; `line` after each picture that stands before the words, and before each after.
     fn arranged(&self, line: &str) -> Vec<Piece> {
         let mut out = Vec::new();
+        // An empty text would count as something that the next one continues.
+        let words = (!self.words.is_empty()).then(|| Piece::text(self.words));
+        let line = (!line.is_empty()).then(|| Piece::text(line));
         if self.place == ImagePlace::After {
-            out.push(Piece::text(self.words));
+            out.extend(words.clone());
         }
         for image in &self.images {
             if self.place == ImagePlace::After {
-                out.push(Piece::text(line));
+                out.extend(line.clone());
             }
             out.extend_from_slice(image);
             if self.place == ImagePlace::Before {
-                out.push(Piece::text(line));
+                out.extend(line.clone());
             }
         }
         if self.place == ImagePlace::Before {
-            out.push(Piece::text(self.words));
+            out.extend(words);
         }
         out
     }
 }
 
-/// Pieces to chunks. `first`: at the beginning of everything, where `bos` goes.
+/// Pieces to chunks. `first`: at the beginning of everything, where `bos` goes; else what continues a text.
 fn tokenise(vocabulary: &Vocabulary, pieces: &[Piece], first: bool) -> Vec<Chunk> {
+    tokenise_from(vocabulary, pieces, first, first)
+}
+
+/// As [`tokenise`]; `fresh`: the first text begins anew, with its leading space.
+fn tokenise_from(vocabulary: &Vocabulary, pieces: &[Piece], first: bool, mut fresh: bool) -> Vec<Chunk> {
     let mut chunks = Vec::new();
     let mut ids: Vec<u32> = Vec::new();
     if first && vocabulary.add_bos() {
         ids.extend(vocabulary.bos().filter(|&bos| pieces.first() != Some(&Piece::Token(bos))));
     }
-    let mut fresh = first;
     let mut text = String::new();
     let flush = |text: &mut String, ids: &mut Vec<u32>, fresh: &mut bool| {
         if !text.is_empty() {
@@ -313,6 +365,17 @@ fn tokenise(vocabulary: &Vocabulary, pieces: &[Piece], first: bool) -> Vec<Chunk
         chunks.push(Chunk::Tokens(ids));
     }
     chunks
+}
+
+/// Whether `parts` are `whole`, however either is cut into chunks.
+fn same_ids(whole: &[Chunk], parts: &[(Chunk, bool)]) -> bool {
+    fn flat<'c>(chunks: impl Iterator<Item = &'c Chunk>) -> impl Iterator<Item = (bool, usize)> {
+        chunks.flat_map(|chunk| match chunk {
+            Chunk::Tokens(ids) => ids.iter().map(|&id| (false, id as usize)).collect(),
+            Chunk::Image(image) => vec![(true, *image)],
+        })
+    }
+    flat(whole.iter()).eq(flat(parts.iter().map(|(chunk, _)| chunk)))
 }
 
 #[cfg(test)]

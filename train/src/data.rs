@@ -1,4 +1,17 @@
 //! From LLaVA JSON and pictures to batches of token ids, labels and pixels.
+//!
+//! A model learns what it is shown: a prompt one token off, a mask one place off or a picture resized otherwise than at
+//! inference does not fail, it only makes a worse model. So prompts, vocabulary and pixels are the runtime's own code, and
+//! every row that cannot be used is named in a [`Report`].
+
+pub mod conversation;
+pub mod order;
+pub mod report;
+pub mod rows;
+
+pub use conversation::{ImagePosition, Sample, Template};
+pub use report::{Fault, Reason, Report};
+pub use rows::{Row, Rows};
 
 /// One micro-batch, padded on the right to `t` positions; image slots count as positions.
 #[derive(Clone, Debug, Default)]

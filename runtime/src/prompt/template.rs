@@ -12,6 +12,8 @@ use crate::Vocabulary;
 enum Style {
     /// `system###Human: q###Assistant: a###Human: …`
     Single,
+    /// `system\n\n### Human: q\n### Assistant: a\n### Human: …`: what the first release trained, then spoke to as `Single`.
+    Lines,
     /// `system USER: q ASSISTANT: a</s>USER: …`
     Two,
     /// `[INST] <<SYS>>\nsystem\n<</SYS>>\n\nq [/INST] a </s><s>[INST] …`
@@ -44,6 +46,9 @@ const USER: &str = "A chat between a curious user and an artificial intelligence
 const TAGGED: &str = "A chat between a curious user and an artificial intelligence assistant. The assistant is able to understand the visual content that the user provides, and assist the user with a variety of tasks using natural language.The visual content will be provided with the following format: <Image>visual content</Image>.";
 const LLAVA_LLAMA_2: &str = "You are a helpful language and vision assistant. You are able to understand the visual content that the user provides, and assist the user with a variety of tasks using natural language.";
 const MPT: &str = "A conversation between a user and an LLM-based AI assistant. The assistant gives helpful and honest answers.";
+
+/// What stands before each speaker in the templates of v0.
+const MARK: &str = "###";
 
 /// Vicuna v0's worked example.
 const EXAMPLE: [&str; 2] = [
@@ -86,10 +91,11 @@ const SINGLE: Template = Template {
     ..BASE
 };
 
-static TEMPLATES: [Template; 11] = [
+static TEMPLATES: [Template; 12] = [
     BASE,
     Template { name: "v1", system: USER, ..BASE },
     SINGLE,
+    Template { name: "v0_lines", style: Style::Lines, ..SINGLE },
     Template { name: "v0", example: Some(EXAMPLE), ..SINGLE },
     Template { name: "v0_mmtag", system: TAGGED, tagged: true, ..SINGLE },
     Template { name: "v1_mmtag", system: TAGGED, tagged: true, ..BASE },
@@ -156,23 +162,37 @@ impl Template {
         } else {
             self.close(vocabulary, &mut out);
         }
+        self.ask(vocabulary, system, content, first, &mut out);
+        out
+    }
+
+    /// A turn of `content` and the opening of the answer, and nothing before it; `system` goes into the first one where
+    /// the style has it there.
+    fn ask(
+        &self,
+        vocabulary: &Vocabulary,
+        system: &str,
+        content: Content<'_>,
+        first: bool,
+        out: &mut Vec<Piece>,
+    ) {
         let system = (first && !system.is_empty()).then_some(system);
         let mut said = content.arranged(self.image_line());
         if self.tagged && !content.images.is_empty() {
             // The pictures are a turn of their own.
-            self.user(vocabulary, system, first, content.images.concat(), &mut out);
+            self.user(vocabulary, system, first, content.images.concat(), out);
             out.push(Piece::text(format!("{}Received.", self.answer_lead())));
-            self.close(vocabulary, &mut out);
+            self.close(vocabulary, out);
             said = vec![Piece::text(content.words)];
         }
-        self.user(vocabulary, system, first, said, &mut out);
-        out
+        self.user(vocabulary, system, first, said, out);
     }
 
     /// Everything before the first turn.
     fn begin(&self, vocabulary: &Vocabulary, system: &str, out: &mut Vec<Piece>) {
         match self.style {
             Style::Single => out.push(Piece::text(format!("{system}###"))),
+            Style::Lines => out.push(Piece::text(format!("{system}\n\n"))),
             Style::Two => out.push(Piece::text(format!("{system} "))),
             Style::Mpt => {
                 out.push(mark(vocabulary, "<|im_start|>"));
@@ -205,6 +225,11 @@ impl Template {
                 out.extend(content);
                 out.push(Piece::text(format!("{between}{assistant}:")));
             }
+            Style::Lines => {
+                out.push(Piece::text(format!("{MARK} {user}: ")));
+                out.extend(content);
+                out.push(Piece::text(format!("\n{MARK} {assistant}:")));
+            }
             Style::Llama2 | Style::Mistral => {
                 if self.style == Style::Llama2 && !first {
                     out.extend(vocabulary.bos().map(Piece::Token));
@@ -236,8 +261,63 @@ impl Template {
                 out.extend(vocabulary.eos().map(Piece::Token));
             }
             Style::Mpt => out.push(mark(vocabulary, "<|im_end|>")),
-            Style::Plain => out.push(Piece::text("\n")),
+            Style::Plain | Style::Lines => out.push(Piece::text("\n")),
         }
+    }
+
+    /// A whole conversation in stretches, each with whether it is learned; nothing where the style does not say in tokens
+    /// where an answer ends.
+    pub(super) fn conversation(
+        &self,
+        vocabulary: &Vocabulary,
+        system: &str,
+        exchanges: Vec<(Content<'_>, &str)>,
+    ) -> Option<Vec<(Vec<Piece>, bool)>> {
+        if self.style == Style::Lines {
+            return Some(self.lines(vocabulary, system, exchanges));
+        }
+        let mut end = Vec::new();
+        self.close(vocabulary, &mut end);
+        if self.style != Style::Plain && !matches!(end.last(), Some(Piece::Token(_))) {
+            return None;
+        }
+        let mut out = Vec::new();
+        for (i, (content, answer)) in exchanges.into_iter().enumerate() {
+            let mut asked = Vec::new();
+            if i == 0 {
+                self.begin(vocabulary, system, &mut asked);
+            }
+            self.ask(vocabulary, system, content, i == 0, &mut asked);
+            out.push((asked, false));
+            let mut said = vec![Piece::text(format!("{}{answer}", self.answer_lead()))];
+            said.extend_from_slice(&end);
+            out.push((said, true));
+        }
+        Some(out)
+    }
+
+    /// The first release's masks: learned are the answers with their `### Assistant:`, and each `###` that follows
+    /// something, so that the model stops; the last one comes with a space.
+    fn lines(
+        &self,
+        vocabulary: &Vocabulary,
+        system: &str,
+        exchanges: Vec<(Content<'_>, &str)>,
+    ) -> Vec<(Vec<Piece>, bool)> {
+        let [user, assistant] = self.roles;
+        let mut header = Vec::new();
+        self.begin(vocabulary, system, &mut header);
+        let mut out = vec![(header, false)];
+        for (content, answer) in exchanges {
+            out.push((vec![Piece::text(MARK)], true));
+            let mut asked = vec![Piece::text(format!(" {user}: "))];
+            asked.extend(content.arranged(self.image_line()));
+            asked.push(Piece::text("\n"));
+            out.push((asked, false));
+            out.push((vec![Piece::text(format!("{MARK} {assistant}: {answer}\n"))], true));
+        }
+        out.push((vec![Piece::text(format!("{MARK} "))], true));
+        out
     }
 }
 

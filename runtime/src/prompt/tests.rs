@@ -173,7 +173,7 @@ fn pictures_stand_where_they_are_wanted() {
     let at = ids.iter().position(|&id| id == IMAGE).unwrap();
     assert_eq!(ids[at - 1..at + 2], [n - 2, IMAGE, n - 1]);
     assert_eq!(Format::named("plain").unwrap().pieces(&vocabulary, &turn, true).unwrap(), {
-        [Piece::Image(0), Piece::text(""), Piece::text("what")]
+        [Piece::Image(0), Piece::text("what")]
     });
 }
 
