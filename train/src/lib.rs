@@ -3,6 +3,7 @@
 pub mod data;
 pub mod engine;
 pub mod error;
+pub mod map;
 pub mod model;
 pub mod shim;
 pub mod unit;

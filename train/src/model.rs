@@ -2,6 +2,7 @@
 //!
 //! The same arithmetic stands in `pumice-models` without gradients; tests hold the two against each other.
 
+pub mod checkpoint;
 pub mod clip;
 pub mod config;
 pub mod llama;

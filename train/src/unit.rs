@@ -66,6 +66,14 @@ impl Unit {
         unit
     }
 
+    /// A frozen unit in `kind` on `device`; what is so already keeps its storage.
+    pub fn to(mut self, kind: Kind, device: Device) -> Self {
+        for leaf in &mut self.leaves {
+            *leaf = leaf.to_device(device).to_kind(kind);
+        }
+        self
+    }
+
     /// Makes the leaves anew as views of `flat`.
     pub fn view(&mut self) {
         let flat = self.flat.as_ref().expect("a unit that is gathered");
