@@ -5,6 +5,7 @@ use std::{env, path::PathBuf};
 fn main() {
     println!("cargo:rerun-if-changed=src/shim.cpp");
     println!("cargo:rerun-if-changed=src/map.cpp");
+    println!("cargo:rerun-if-changed=src/shim_ranks.cpp");
     let lib = PathBuf::from(env::var("DEP_TCH_LIBTORCH_LIB").expect("torch-sys tells where libtorch is"));
     println!("cargo:rustc-link-arg=-Wl,-rpath,{}", lib.display());
     let include = lib.parent().expect("libtorch has a lib folder").join("include");
@@ -18,5 +19,6 @@ fn main() {
         .include(include.join("torch/csrc/api/include"))
         .file("src/shim.cpp")
         .file("src/map.cpp")
+        .file("src/shim_ranks.cpp")
         .compile("pumice_train_shim");
 }

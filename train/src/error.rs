@@ -65,6 +65,9 @@ pub enum Error {
         /// Positions of the micro-batch.
         tokens: usize,
     },
+    /// Another process of the run does not answer, or ended.
+    #[error("{0}")]
+    Ranks(String),
 }
 
 impl Error {

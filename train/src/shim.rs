@@ -1,4 +1,8 @@
-//! The few functions of libtorch that tch does not bind, through `shim.cpp`. The only unsafe code of the crate.
+//! The few functions of libtorch that tch does not bind, through `shim.cpp`. With `shim/`, the only unsafe code of the crate.
+
+pub mod nccl;
+pub mod process;
+pub mod store;
 
 use tch::Tensor;
 use torch_sys::C_tensor;
@@ -92,4 +96,14 @@ pub fn peak_memory(device: usize) -> Option<u64> {
 pub fn set_tf32(on: bool) -> Result<(), TorchError> {
     // SAFETY: takes a number; exceptions are caught.
     check(unsafe { pumice_tf32(on.into()) })
+}
+
+/// Opens libtorch's CUDA half, which the linker leaves out of the binary; whether it is there. To be called first in `main`: libtorch asks once
+/// which devices it has, and remembers.
+pub fn load_cuda() -> bool {
+    if !cfg!(target_os = "linux") {
+        return false;
+    }
+    // SAFETY: a NUL-terminated name; the library's constructors register its kernels and it is never closed.
+    !unsafe { libc::dlopen(c"libtorch_cuda.so".as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL) }.is_null()
 }

@@ -1,12 +1,24 @@
 //! The ranks of a run and what they say to each other: one process has one rank and one device.
 //!
-//! Sharded training needs four collectives only. `Alone` is the run of one process, where each of them is the identity.
+//! Sharded training needs four collectives only. `Alone` is the run of one process, where each of them is the identity; [`store`] does them
+//! over TCP for the CPU, [`nccl`] for NVIDIA's GPUs. [`place`] chooses, [`launch`] starts the processes.
+//!
+//! A rank that stops must not leave the others waiting for ever: every wait has an end, and its error says for whom it waited.
+
+pub mod launch;
+pub mod meeting;
+pub mod nccl;
+pub mod place;
+pub mod store;
 
 use tch::Tensor;
 
 use crate::Result;
 
-/// The other processes of a run.
+/// The other processes of a run. All ranks must call the same collectives in the same order with the same shapes.
+///
+/// # Errors
+/// Each collective fails with [`crate::Error::Ranks`] when another rank ends, does not answer in time, or runs with other settings.
 pub trait Ranks {
     /// This process, from 0.
     fn rank(&self) -> usize;
