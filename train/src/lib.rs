@@ -5,6 +5,8 @@ pub mod engine;
 pub mod error;
 pub mod map;
 pub mod model;
+pub mod recipe;
+pub mod report;
 pub mod shim;
 pub mod unit;
 pub mod world;
