@@ -281,7 +281,9 @@ impl Recipe {
         if !matches!(self.zero, 0 | 2 | 3) {
             return wrong("zero", &self.zero, "0, 2 or 3");
         }
-        for (name, value) in [("lr", self.lr), ("projector_lr", self.projector_lr.unwrap_or(self.lr)), ("eps", self.eps)] {
+        for (name, value) in
+            [("lr", self.lr), ("projector_lr", self.projector_lr.unwrap_or(self.lr)), ("eps", self.eps)]
+        {
             if !positive(value) {
                 return wrong(name, &value, "more than 0");
             }
@@ -314,7 +316,10 @@ impl Lora {
         } else if !matches!(self.bits, 4 | 16) {
             format!("lora.bits = {}: must be 16 or 4", self.bits)
         } else if let Some(name) = self.targets.iter().find(|t| !presets::LINEAR.contains(&t.as_str())) {
-            format!("lora.targets: {name} is no matrix of a LLaMA layer; they are {}", presets::LINEAR.join(", "))
+            format!(
+                "lora.targets: {name} is no matrix of a LLaMA layer; they are {}",
+                presets::LINEAR.join(", ")
+            )
         } else if self.targets.is_empty() {
             format!("lora.targets is empty; it may hold {}", presets::LINEAR.join(", "))
         } else {

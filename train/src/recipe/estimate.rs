@@ -179,13 +179,15 @@ pub fn memory(recipe: &Recipe, shape: &Shape, corpus: &Corpus, ranks: u64) -> Me
     let language = match &recipe.lora {
         // 4.5 bits a weight: 4, and a scale per 64 of them that is itself quantized or 16 bits wide; norms and tables stay whole.
         Some(lora) if lora.bits == 4 => {
-            (shape.blocks * shape.block_matrices()) * 9 / 16 + 2 * (p.language - shape.blocks * shape.block_matrices())
+            (shape.blocks * shape.block_matrices()) * 9 / 16
+                + 2 * (p.language - shape.blocks * shape.block_matrices())
         }
         _ => bytes * p.language,
     };
     let gathered = if recipe.zero == 3 && ranks > 1 { 2 * bytes * shape.largest_unit() } else { 0 };
     let master = if recipe.kind == Kind::F32 { 0 } else { 4 * p.trainable };
-    let whole_gradient = if recipe.zero >= 2 && trains_language(recipe) { 4 * shape.largest_unit() } else { 0 };
+    let whole_gradient =
+        if recipe.zero >= 2 && trains_language(recipe) { 4 * shape.largest_unit() } else { 0 };
     Memory {
         weights: share(language, 3) + gathered + bytes * (p.vision + p.projector + p.adapters),
         master: share(master, 2),
@@ -200,7 +202,8 @@ fn activations(recipe: &Recipe, shape: &Shape, corpus: &Corpus) -> u64 {
     let bytes = recipe.kind.bytes();
     let positions = recipe.device_batch * corpus.longest(recipe, shape);
     // Of a layer: its input, both normed rows (and their f32), q, k, v, attention's output, the sum after it; gate, up, silu(gate), the product.
-    let layer = bytes * (6 * shape.hidden + 2 * shape.kv_heads * shape.head_dim + 4 * shape.ff) + 2 * 4 * shape.hidden;
+    let layer = bytes * (6 * shape.hidden + 2 * shape.kv_heads * shape.head_dim + 4 * shape.ff)
+        + 2 * 4 * shape.hidden;
     let kept = if recipe.checkpointing {
         shape.blocks * bytes * shape.hidden + 2 * layer
     } else {

@@ -94,9 +94,11 @@ impl Layered {
             Some((path, text)) => Some((path, read(path, text)?)),
             None => None,
         };
-        let lora = flags.contains_key("lora") || file.as_ref().is_some_and(|(_, table)| table.contains_key("lora"));
+        let lora =
+            flags.contains_key("lora") || file.as_ref().is_some_and(|(_, table)| table.contains_key("lora"));
         let base = if lora { preset.lora_recipe(stage) } else { preset.recipe(stage) };
-        let mut all = Table::try_from(&base).map_err(|e| Error::Config(format!("preset {}: {e}", preset.name())))?;
+        let mut all =
+            Table::try_from(&base).map_err(|e| Error::Config(format!("preset {}: {e}", preset.name())))?;
         let mut sources = BTreeMap::new();
         mark(&all, Source::Preset, "", &mut sources);
         sources.remove("stage");
@@ -107,7 +109,8 @@ impl Layered {
         }
         mark(flags, Source::Flag, "", &mut sources);
         lay(&mut all, flags);
-        let recipe: Recipe = all.try_into().map_err(|e| Error::Config(format!("settings: {}", e.message())))?;
+        let recipe: Recipe =
+            all.try_into().map_err(|e| Error::Config(format!("settings: {}", e.message())))?;
         recipe.check()?;
         Ok(Self { recipe, sources })
     }
@@ -115,7 +118,8 @@ impl Layered {
 
 /// A TOML file of settings with its keys checked, dashes made underscores and paths made whole.
 fn read(path: &Path, text: &str) -> Result<Table> {
-    let table: Table = text.parse().map_err(|e: toml::de::Error| Error::Config(format!("{}: {e}", path.display())))?;
+    let table: Table =
+        text.parse().map_err(|e: toml::de::Error| Error::Config(format!("{}: {e}", path.display())))?;
     let table = checked(table, KEYS, &path.display().to_string(), "")?;
     let folder = path.parent().unwrap_or(Path::new(""));
     Ok(table
@@ -136,8 +140,10 @@ fn checked(table: Table, known: &[&str], file: &str, above: &str) -> Result<Tabl
     for (key, value) in table {
         let name = key.replace('-', "_");
         if !known.contains(&name.as_str()) {
-            let nearest = nearest(&name, known)
-                .map_or_else(|| format!("settings are {}", known.join(", ")), |near| format!("did you mean `{above}{near}`?"));
+            let nearest = nearest(&name, known).map_or_else(
+                || format!("settings are {}", known.join(", ")),
+                |near| format!("did you mean `{above}{near}`?"),
+            );
             return Err(Error::Config(format!("{file}: there is no setting `{above}{key}`; {nearest}")));
         }
         let value = match value {
@@ -163,7 +169,8 @@ fn as_fraction(key: &str, value: Value) -> Value {
 /// Tries each value of `table` by itself, so that a value of the wrong type is reported with its key.
 fn one(table: &Table, place: &str) -> Result<()> {
     let stage = Stage::Tune;
-    let whole = Table::try_from(Preset::V15_7b.lora_recipe(stage)).map_err(|e| Error::Config(e.to_string()))?;
+    let whole =
+        Table::try_from(Preset::V15_7b.lora_recipe(stage)).map_err(|e| Error::Config(e.to_string()))?;
     for (key, value) in table {
         let mut trial = whole.clone();
         lay(&mut trial, &Table::from_iter([(key.clone(), value.clone())]));
@@ -197,14 +204,14 @@ fn mark(table: &Table, source: Source, above: &str, sources: &mut BTreeMap<Strin
     }
 }
 
-/// The known name that takes the fewest changed letters, if that is less than half of them.
+/// The known name that begins with `name`, else the one that takes the fewest changed letters if that is at most half of them.
 fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
+    let close = |(d, k): &(usize, &str)| *d * 2 <= k.len().max(name.len());
     known
         .iter()
-        .map(|k| (distance(name, k), *k))
-        .min()
-        .filter(|(d, k)| *d * 2 <= k.len().max(name.len()) || k.contains(name) || name.contains(k))
-        .map(|(_, k)| k)
+        .find(|k| k.starts_with(name))
+        .copied()
+        .or_else(|| known.iter().map(|k| (distance(name, k), *k)).min().filter(close).map(|(_, k)| k))
 }
 
 /// Letters to insert, delete or change (Levenshtein, 1965), row by row.

@@ -8,7 +8,8 @@ use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AspectRatio, DeviceChoice, ImagePosition, Kind, Lora, ProjectorType, Recipe, Schedule, SelectFeature, Template,
+    AspectRatio, DeviceChoice, ImagePosition, Kind, Lora, ProjectorType, Recipe, Schedule, SelectFeature,
+    Template,
 };
 
 /// The matrices of a LLaMA layer, which the authors' LoRA adapts: every linear layer but `lm_head` [S].
@@ -70,7 +71,11 @@ impl Preset {
     /// The settings of `stage`. 7B and 13B have the same in both papers.
     pub fn recipe(self, stage: Stage) -> Recipe {
         let mut recipe = common(stage);
-        if self.is_v0() { v0(&mut recipe) } else { v15(&mut recipe) }
+        if self.is_v0() {
+            v0(&mut recipe)
+        } else {
+            v15(&mut recipe)
+        }
         recipe
     }
 

@@ -39,7 +39,8 @@ fn presets_are_the_published_recipes() {
                 r.group_by_modality_length,
             );
             assert_eq!(row, published(preset.is_v0(), stage), "{} {stage:?}", preset.name());
-            let shared = (r.betas, r.eps, r.weight_decay, r.warmup_ratio, r.max_length, r.kind, r.checkpointing);
+            let shared =
+                (r.betas, r.eps, r.weight_decay, r.warmup_ratio, r.max_length, r.kind, r.checkpointing);
             assert_eq!(shared, ([0.9, 0.999], 1e-8, 0.0, 0.03, 2048, Kind::Bf16, true));
             assert_eq!((r.schedule, r.seed, r.workers, r.select_layer), (Schedule::Cosine, 42, 4, -2));
             assert_eq!((r.select_feature, &r.lora, r.projector_lr), (SelectFeature::Patch, &None, None));
@@ -107,10 +108,13 @@ fn a_lora_table_begins_with_the_published_lora() {
 fn wrong_settings_are_named_with_what_was_meant() {
     let message = |file: &str| layered(file, "").unwrap_err().to_string();
     assert_eq!(
-        message("batch_sise = 3"),
-        "runs/a.toml: there is no setting `batch_sise`; did you mean `batch`?"
+        message("devise-batch = 3"),
+        "runs/a.toml: there is no setting `devise-batch`; did you mean `device_batch`?"
     );
-    assert_eq!(message("warmup = 3"), "runs/a.toml: there is no setting `warmup`; did you mean `warmup_ratio`?");
+    assert_eq!(
+        message("warmup = 3"),
+        "runs/a.toml: there is no setting `warmup`; did you mean `warmup_ratio`?"
+    );
     assert_eq!(
         message("[lora]\nrank = 3"),
         "runs/a.toml: there is no setting `lora.rank`; settings are r, alpha, dropout, targets, bits"

@@ -30,7 +30,8 @@ impl TensorBoard {
     pub fn create(folder: &Path, peak: Option<f64>) -> Result<Self> {
         std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
         let now = seconds();
-        let path = folder.join(format!("events.out.tfevents.{:010}.pumice.{}", now as u64, std::process::id()));
+        let path =
+            folder.join(format!("events.out.tfevents.{:010}.pumice.{}", now as u64, std::process::id()));
         let mut file = File::create(&path).map_err(Error::io(&path))?;
         file.write_all(&record(&version(now))).map_err(Error::io(&path))?;
         Ok(Self { path, file, peak })

@@ -70,11 +70,18 @@ fn a_resumed_log_has_each_step_once() {
     std::fs::write(&path, text).unwrap();
     write(4, 4..=6);
     let text = std::fs::read_to_string(&path).unwrap();
-    let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let lines: Vec<serde_json::Value> =
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let steps: Vec<u64> = lines.iter().map(|line| line["step"].as_u64().unwrap()).collect();
     assert_eq!(steps, [1, 2, 3, 4, 5, 6]);
-    assert_eq!((&lines[0]["loss"], &lines[0]["tokens_per_second"], &lines[0]["mfu"]), (&1.25.into(), &2000.0.into(), &0.5.into()));
-    assert!(Jsonl::open(Path::new("/nowhere/log.jsonl"), 1, None).is_err_and(|e| e.to_string().contains("/nowhere")));
+    assert_eq!(
+        (&lines[0]["loss"], &lines[0]["tokens_per_second"], &lines[0]["mfu"]),
+        (&1.25.into(), &2000.0.into(), &0.5.into())
+    );
+    assert!(
+        Jsonl::open(Path::new("/nowhere/log.jsonl"), 1, None)
+            .is_err_and(|e| e.to_string().contains("/nowhere"))
+    );
 }
 
 /// Bytes that a test can still read after the writer is given away.

@@ -53,13 +53,18 @@ impl Machine {
     pub fn named(text: &str) -> Result<Self> {
         let lower = text.to_lowercase();
         let (count, name) = match lower.split_once('x') {
-            Some((count, name)) if count.parse::<u64>().is_ok_and(|n| n > 0) => (count.parse().unwrap_or(1), name),
+            Some((count, name)) if count.parse::<u64>().is_ok_and(|n| n > 0) => {
+                (count.parse().unwrap_or(1), name)
+            }
             _ => (1, lower.as_str()),
         };
         let name = name.trim_end_matches("-80g");
         let Some((found, peak, memory)) = GPUS.iter().find(|(known, ..)| *known == name) else {
             let names: Vec<_> = GPUS.iter().map(|(name, ..)| *name).collect();
-            return Err(Error::Config(format!("{text}: unknown GPU; write 8xA100, say, of {}", names.join(", "))));
+            return Err(Error::Config(format!(
+                "{text}: unknown GPU; write 8xA100, say, of {}",
+                names.join(", ")
+            )));
         };
         let name = found.to_uppercase();
         Ok(Self { name, count, memory: *memory, peak: *peak, mfu: PUBLISHED_MFU, measured: false })
@@ -68,7 +73,8 @@ impl Machine {
     /// A GPU that the driver calls `name` (`NVIDIA A100-SXM4-80GB`) with `memory` bytes; `None` where its peak is not known.
     pub fn driver(name: &str, count: u64, memory: u64) -> Option<Self> {
         let lower = name.to_lowercase();
-        let (_, peak, _) = GPUS.iter().find(|(known, ..)| lower.contains(known.split('-').next().unwrap_or(known)))?;
+        let (_, peak, _) =
+            GPUS.iter().find(|(known, ..)| lower.contains(known.split('-').next().unwrap_or(known)))?;
         Some(Self { name: name.into(), count, memory, peak: *peak, mfu: PUBLISHED_MFU, measured: false })
     }
 

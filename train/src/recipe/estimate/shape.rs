@@ -124,7 +124,9 @@ impl Shape {
     /// Parameters of the language model.
     pub fn language(&self) -> u64 {
         let tables = if self.tied { 1 } else { 2 };
-        self.blocks * (self.block_matrices() + 2 * self.hidden) + self.hidden + tables * self.vocab * self.hidden
+        self.blocks * (self.block_matrices() + 2 * self.hidden)
+            + self.hidden
+            + tables * self.vocab * self.hidden
     }
 
     /// Elements of all matrices that rows are multiplied with: layers and head; looking up an embedding is no product.

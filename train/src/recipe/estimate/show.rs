@@ -31,7 +31,10 @@ pub fn text(plan: &Plan, layered: &Layered) -> String {
             plan.warmup_steps
         ),
     );
-    row("ranks", format!("{} x {}, {} micro-batches a step on each", plan.ranks, plan.machine.name, plan.accumulation));
+    row(
+        "ranks",
+        format!("{} x {}, {} micro-batches a step on each", plan.ranks, plan.machine.name, plan.accumulation),
+    );
     row("tokens", format!("{} (image slots counted; of text an estimate)", millions(plan.tokens)));
     row("parameters learned", format!("{} of {}", millions(p.trainable), millions(p.trainable + p.frozen)));
     row(
@@ -42,7 +45,10 @@ pub fn text(plan: &Plan, layered: &Layered) -> String {
         row("  adapters", millions(p.adapters));
     }
     let verdict = if plan.fits { "fits in" } else { "does not fit in" };
-    row("memory of a rank", format!("{}, {verdict} {}", gigabytes(m.total()), gigabytes(plan.machine.memory)));
+    row(
+        "memory of a rank",
+        format!("{}, {verdict} {}", gigabytes(m.total()), gigabytes(plan.machine.memory)),
+    );
     row("  weights", gigabytes(m.weights));
     row("  f32 masters", gigabytes(m.master));
     row("  moments", gigabytes(m.moments));

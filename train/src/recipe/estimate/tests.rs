@@ -44,7 +44,11 @@ fn hours_are_within_half_of_the_published() {
     for (preset, stage, hours) in published {
         let ours = plan(preset, stage, "8xA100", |_| ()).hours;
         let ratio = ours / hours;
-        assert!((1.0 / 1.5..1.5).contains(&ratio), "{} {stage:?}: {ours:.1} h, published {hours}", preset.name());
+        assert!(
+            (1.0 / 1.5..1.5).contains(&ratio),
+            "{} {stage:?}: {ours:.1} h, published {hours}",
+            preset.name()
+        );
     }
 }
 
@@ -75,7 +79,10 @@ fn checkpointing_and_adapters_save_memory() {
         })
     };
     let (full, quarter) = (lora(16, 1).memory, lora(4, 1).memory);
-    assert!(quarter.weights * 3 < full.weights && quarter.moments == full.moments);
+    // 16 bits a weight become 4.5 in the layers' matrices; what is learned stays.
+    let matrices = 32 * Shape::of(Preset::V15_7b).block_matrices();
+    assert_eq!(full.weights - quarter.weights, matrices * 23 / 16);
+    assert_eq!(quarter.moments, full.moments);
     assert!(lora(4, 1).fits, "QLoRA of 7B on 24 GB: {quarter:?}");
 }
 
@@ -118,7 +125,10 @@ fn the_table_tells_who_set_what() {
     let plan = Plan::new(&layered.recipe, &Shape::of(Preset::V15_7b), &corpus, &machine).unwrap();
     let text = plan.text(&layered);
     let has = |words: &[&str]| text.lines().any(|line| line.split_whitespace().collect::<Vec<_>>() == words);
-    assert!(has(&["lr", "0.25", "flag"]) && has(&["batch", "64", "file"]) && has(&["eps", "1e-8", "preset"]), "{text}");
+    assert!(
+        has(&["lr", "0.25", "flag"]) && has(&["batch", "64", "file"]) && has(&["eps", "1e-8", "preset"]),
+        "{text}"
+    );
     assert!(text.contains("10,396 (10,396 an epoch, 312 of warm-up)"), "{text}");
     let json = plan.json(&layered);
     assert_eq!(json["settings"]["batch"], serde_json::json!({"value": 64, "from": "file"}));
