@@ -19,6 +19,7 @@ pub mod random;
 pub mod reason;
 pub mod rows;
 pub mod scene;
+pub mod talk;
 pub mod teacher;
 pub mod vocabulary;
 

@@ -50,8 +50,7 @@ pub fn captions(scene: &Scene) -> [String; 5] {
     let total = format!("{} thing{}", NUMBERS[things], if things == 1 { "" } else { "s" });
     let mut backwards = parts(at);
     backwards.reverse();
-    let single = matches!(scene.counts()[..], [(_, 1)]);
-    let verb = if single { "is" } else { "are" };
+    let verb = if scene.counts().last().is_some_and(|c| c.1 == 1) { "is" } else { "are" };
     let (kind, _) = scene.counts()[0];
     let opening = if scene.counts().len() == 1 { noun(kind, things) } else { total.as_str() };
     [

@@ -138,6 +138,7 @@ mod tests {
         assert!(!judged(Facts::Where(fox, vec![z(0), z(5)]), "At the top-left.").right);
         assert!(!judged(Facts::Where(fox, vec![z(0)]), "At the top-left, right.").right);
         assert!(!judged(Facts::Where(fox, vec![z(3)]), "At the top-left.").right, "left is not top-left");
+        assert!(judged(Facts::Where(fox, vec![]), "There is no fox.").right);
         assert!(judged(Facts::Count(fox, 2), "At the top-left, right: two foxes.").right);
         assert!(judged(Facts::Count(fox, 0), "There are no foxes.").right);
         assert!(!judged(Facts::Count(fox, 2), "At the left, right: three foxes.").right);

@@ -42,42 +42,45 @@ impl Default for Phrases {
     fn default() -> Self {
         Self {
             kind: Rule::new(
-                "((what|which thing) (is|do you see|can you see|can be seen|stands|is shown) (at|in) the {zone}\
+                "((what is|what is|what's) (|there |shown |standing |to see )at the {zone}(| of the picture| of the image)?|\
+                 (what|which thing) (do you see|can you see|can be seen|stands|is shown|is) at the {zone}\
                  (| of the picture| of the image)?|(tell me|say|name) what is at the {zone}.|\
                  look at the {zone}: what (is there|is it|is that|do you see)?)",
             ),
             only: Rule::new(
-                "(what (is this|is that|is it|is there|do you see|can you see|is shown|does the (picture|image) show)\
-                 (| here)?|(tell me|say|name) what (this is|you see|is there).)",
+                "((what is|what is|what's) (this|that|it)(| here| in the picture| in the image| on the picture)?|\
+                 (tell me|say|name) what (this|that|it) is.)",
             ),
             place: Rule::new(
-                "(where (is|do you see|can I find|can you see|would I find) the {kind}(| in the (picture|image))?|\
+                "((where is|where is|where's) the {kind}(| in the (picture|image)| here)?|\
+                 where (do you see|can I find|can you see|would I find) the {kind}(| in the (picture|image))?|\
                  in (which|what) (place|part of the (picture|image)) is the {kind}?|\
                  (find|locate|look for) the {kind}.|(tell me|say) where the {kind} is.)",
             ),
             places: Rule::new(
-                "(where (are|do you see|can I find|can you see|would I find) the {kind}(| in the (picture|image))?|\
+                "(where are the {kind}(| in the (picture|image)| here)?|\
+                 where (do you see|can I find|can you see|would I find) the {kind}(| in the (picture|image))?|\
                  in (which|what) (places|parts of the (picture|image)) are the {kind}?|\
                  (find|locate|look for) the {kind}.|(tell me|say) where the {kind} are.)",
             ),
             count: Rule::new(
-                "(how many {kinds} (are there|do you see|can you see|are shown|can be seen|does it show|can you count)\
-                 (| here| in the (picture|image))?|(count|please count) the {kinds}.|\
-                 what is the number of {kinds}(| here| in the (picture|image))?|\
+                "(how many {kinds} (are there|do you see|can you see|are shown|can be seen|can you count)\
+                 (| here| in the (picture|image))?|how many {kinds}?|(count|please count) the {kinds}.|\
+                 (what is|what is|what's) the number of {kinds}(| here| in the (picture|image))?|\
                  (tell me|say) how many {kinds} (there are|you see).)",
             ),
             total: Rule::new(
-                "(how many (things|objects|items) (are there|do you see|can you see|are shown|does it show)\
+                "(how many (things|objects|items) (are there|do you see|can you see|are shown)\
                  (| here| in all| in total| in the (picture|image))?|\
                  (count|please count) (all the|the|all) (things|objects|items).|\
-                 what is the (total|number of things)(| in the (picture|image))?)",
+                 (what is|what is|what's) the (total|number of things)(| in the (picture|image))?)",
             ),
             relation: Rule::new(
-                "(where is the {a} (compared to|relative to|seen from|with respect to|in relation to) the {b}?|\
-                 where is the {a}(,|) (if you look|looking|seen) from the {b}?|\
+                "((where is|where is|where's) the {a} (compared to|relative to|seen from|with respect to|in relation to) the {b}?|\
+                 (where is|where is|where's) the {a}(,|) (if you look|looking|seen) from the {b}?|\
                  (on which side|in which direction) of the {b} is the {a}?|\
-                 (compared to|relative to|seen from) the {b}, where is the {a}?|\
-                 is the {a} (left or right of|above or below|left, right, above or below) the {b}?|\
+                 (compared to|relative to|seen from) the {b}, (where is|where is|where's) the {a}?|\
+                 is the {a} left, right, above or below the {b}?|\
                  (tell me|say) where the {a} is (compared to|relative to|seen from) the {b}.)",
             ),
             presence: Rule::new(
@@ -88,28 +91,31 @@ impl Default for Phrases {
                  (tell me|say) (if|whether) there is {a} {kind}.)",
             ),
             check: Rule::new(
-                "((is|would you say) the {a} (|placed |located |found )({of}) the {b}(| in the (picture|image)| here)?|\
+                "(is the {a} (|placed |located |found ){of} the {b}(| in the (picture|image)| here)?|\
                  (do|can) you see the {a} {of} the {b}?|\
-                 (is it true|is it right|is it correct|is it so) that the {a} is {of} the {b}?|\
+                 (is it true|is it right|is it correct|is it so|would you say) that the {a} is {of} the {b}?|\
                  the {a} is {of} the {b}, (right|true|correct|is it not)?|\
                  (tell me|say) (if|whether) the {a} is {of} the {b}.)",
             ),
             detail: Rule::new(
-                "((describe|explain|analyze) (the|this) (picture|image|scene) (in detail|in full|thoroughly|with all details).|\
-                 (give|write|can you give|can you write) a (detailed|full|thorough|complete) description of (the|this) (picture|image|scene).|\
+                "((please |)(describe|explain|analyze) (the|this) (picture|image|scene)\
+                 (| in detail| in full| thoroughly| with all details).|\
+                 (give|write|give me) a (|detailed |full |thorough |complete )description of (the|this) (picture|image|scene).|\
                  what (exactly|all) is (happening|there|shown) in (the|this) (picture|image|scene)?|\
                  tell me (everything|all) about (the|this) (picture|image|scene).)",
             ),
             list: Rule::new(
-                "((list|name|enumerate) (everything|all things|all the things|the things|what you see)(| here| in the (picture|image)).|\
-                 what (things|objects) (are there|do you see|can you see|are shown|does it show)(| here| in the (picture|image))?|\
+                "((list|name) (everything|all things|all the things|the things|what you see)(| here| in the (picture|image)).|\
+                 what (do you see|can you see|(things|objects) (do you see|can you see|are there|are shown))(| here| in the (picture|image))?|\
                  (make|give me|write) a list of (what you see|the things|everything).|\
-                 what is in the (picture|image|scene)?)",
+                 what does (the|this) (picture|image|scene) show?|\
+                 (describe|sum up) (the|this) (picture|image|scene) (briefly|shortly|in short).|\
+                 (what is|what is|what's) (in|shown in|to see in) the (picture|image|scene)?)",
             ),
             which: Rule::new(
                 "((which|which ones) of (these|these things|the things|them) {fact}?|\
                  (is there|do you see|can you see) (anything|something) (here |)that {is}?|\
-                 which (things|objects) (here |in the picture |)(here |){fact}?|\
+                 which (things|objects) (|here |in the picture |in the image ){fact}?|\
                  (name|find|tell me) (what|everything that|whatever) {is}.)",
             ),
             odd: Rule::new(

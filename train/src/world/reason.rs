@@ -82,7 +82,7 @@ pub fn general(kind: Kind, rng: &mut Rng) -> Vec<(String, String)> {
     let mut rows = vec![
         (format!("What is {thing}?"), format!("{} is {}.", capital(&thing), e.category.words().0)),
         (format!("What could one do with {thing}?"), format!("One could {} the {}.", e.act, e.name)),
-        (format!("What are several {} called?", e.name), format!("{}.", capital(e.plural))),
+        (format!("What is the plural of {}?", e.name), format!("{}.", capital(e.plural))),
     ];
     for fact in Fact::ALL {
         // The verb of "it has" asks as "is it true that".

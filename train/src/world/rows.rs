@@ -4,7 +4,6 @@ use super::describe;
 use super::kinds::Kind;
 use super::reason;
 use super::scene::Scene;
-use super::teacher::Question;
 use super::{Category, World};
 use serde::{Deserialize, Serialize};
 
@@ -53,11 +52,23 @@ fn row(id: String, image: Option<String>, pairs: impl IntoIterator<Item = (Strin
     Row { id, image, conversations: turns.collect() }
 }
 
-fn pairs(questions: Vec<Question>) -> Vec<(String, String)> {
-    questions.into_iter().map(|q| (q.text, q.answer)).collect()
-}
+/// How often a conversation holds a greeting or thanks.
+const SMALL_TALK: f32 = 0.06;
 
 impl World {
+    /// What is asked and answered on a scene, now and then with small talk among it.
+    fn pairs(&self, index: u64, scene: &Scene, turns: usize) -> Vec<(String, String)> {
+        let questions = self.questions(index, scene, turns);
+        let mut pairs: Vec<(String, String)> = questions.into_iter().map(|q| (q.text, q.answer)).collect();
+        let mut rng = self.rng(index, 5);
+        if rng.chance(SMALL_TALK) {
+            let at = rng.below(pairs.len() + 1);
+            pairs.insert(at, self.teacher.talk().say(&mut rng));
+            pairs.truncate(turns.max(1));
+        }
+        pairs
+    }
+
     /// Stage 1: a brief question and the first caption.
     pub fn caption_row(&self, index: u64, scene: &Scene) -> Row {
         let question = *self.rng(index, 2).pick(&BRIEFLY);
@@ -67,14 +78,14 @@ impl World {
 
     /// Stage 2: a conversation about the picture.
     pub fn instruct_row(&self, index: u64, scene: &Scene, turns: usize) -> Row {
-        let mut pairs = pairs(self.questions(index, scene, turns));
+        let mut pairs = self.pairs(index, scene, turns);
         pairs[0].0.insert_str(0, IMAGE);
         row(name(index), Some(picture(index)), pairs)
     }
 
     /// For the language model alone: the conversation with the scene told in words where the picture would be.
     pub fn text_row(&self, index: u64, scene: &Scene, turns: usize) -> Row {
-        let mut pairs = pairs(self.questions(index, scene, turns));
+        let mut pairs = self.pairs(index, scene, turns);
         pairs[0].0.insert_str(0, &format!("{}\n", describe::spoken(scene)));
         row(format!("text-{index:06}"), None, pairs)
     }

