@@ -5,11 +5,15 @@
 //! every row that cannot be used is named in a [`Report`].
 
 pub mod conversation;
+pub mod loader;
 pub mod order;
 pub mod report;
 pub mod rows;
+pub mod scienceqa;
 
 pub use conversation::{ImagePosition, Sample, Template};
+pub use loader::{Loader, Position, Settings};
+pub use order::Shape;
 pub use report::{Fault, Reason, Report};
 pub use rows::{Row, Rows};
 

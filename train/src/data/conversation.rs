@@ -200,4 +200,4 @@ impl Sample {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
