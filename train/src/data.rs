@@ -18,7 +18,7 @@ pub use report::{Fault, Reason, Report};
 pub use rows::{Row, Rows};
 
 /// One micro-batch, padded on the right to `t` positions; image slots count as positions.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Batch {
     /// `[b, t]` token ids; image slots and padding hold 0.
     pub ids: Vec<i64>,

@@ -188,11 +188,10 @@ pub fn write(problems: &Problems, form: Form, path: &Path) -> Result<()> {
 /// The text is a letter, or begins with `A. `, or says `The answer is A.` exactly once.
 pub fn extract(answer: &str, choices: usize) -> Option<usize> {
     const SAYS: &str = "The answer is ";
-    let letters = &LETTERS[..choices.min(LETTERS.len())];
-    let place = |letter: char| letters.iter().position(|&known| known == letter);
+    let place = |letter: char| LETTERS.iter().take(choices).position(|&known| known == letter);
     let mut chars = answer.chars();
     let first = chars.next()?;
-    if place(first).is_some() && (chars.as_str().is_empty() || chars.as_str().starts_with(". ")) {
+    if LETTERS.contains(&first) && (chars.as_str().is_empty() || chars.as_str().starts_with(". ")) {
         return place(first);
     }
     let mut said = answer.match_indices(SAYS).filter_map(|(at, _)| {

@@ -78,6 +78,7 @@ fn letters_are_found_by_the_rule() {
         ("I think so. The answer is B.", 2, Some(1)),
         ("The answer is C.", 2, None),
         ("C", 2, None),
+        ("C. The answer is A.", 2, None),
         ("The answer is A. The answer is B.", 2, None),
         ("The answer is A. The answer is A.", 2, None),
         ("the answer is A.", 2, None),
