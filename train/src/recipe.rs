@@ -86,8 +86,6 @@ pub enum SelectFeature {
 pub enum Schedule {
     /// Half a cosine down to 0.
     Cosine,
-    /// A line down to 0.
-    Linear,
     /// The same to the end.
     Constant,
 }
@@ -202,7 +200,8 @@ pub struct Recipe {
     pub kind: Kind,
     /// Keep each layer's input only and compute the layer again in the backward pass.
     pub checkpointing: bool,
-    /// What is sharded over the ranks: 0 nothing, 2 optimizer state, gradients and master weights, 3 weights too.
+    /// What is sharded over the ranks: 0 nothing (for estimates; the engine always shards as with 2, which changes no number), 2 optimizer state,
+    /// gradients and master weights, 3 weights too.
     pub zero: u64,
     /// Batches of like length, with and without picture apart.
     pub group_by_modality_length: bool,

@@ -158,12 +158,15 @@ fn trains_language(recipe: &Recipe) -> bool {
 
 /// FLOPs of one epoch.
 fn flops(recipe: &Recipe, shape: &Shape, corpus: &Corpus) -> f64 {
-    let tokens = corpus.tokens(recipe, shape);
-    let t = tokens / corpus.rows.max(1) as f64;
+    step_flops(recipe, shape, corpus.tokens(recipe, shape), corpus.rows as f64, corpus.images as f64)
+}
+
+/// FLOPs of learning from `rows` rows of `tokens` positions in all, with `images` pictures.
+pub fn step_flops(recipe: &Recipe, shape: &Shape, tokens: f64, rows: f64, images: f64) -> f64 {
+    let t = tokens / rows.max(1.0);
     let forward = 2.0 * shape.matrices() as f64 + 2.0 * (shape.blocks * shape.hidden) as f64 * t;
     let passes = if trains_language(recipe) { 3.0 } else { 2.0 };
     let adapters = recipe.lora.as_ref().map_or(0, |lora| shape.adapters(lora)) as f64;
-    let images = corpus.images as f64;
     let slots = shape.vision.patches() as f64 * images;
     passes * forward * tokens
         + 6.0 * adapters * tokens

@@ -1,0 +1,92 @@
+//! `pumice-train align | tune | sqa`: settings together, then the plan or the run.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use pumice_train::{
+    Error,
+    engine::ranks::place::Place,
+    recipe::{
+        Layered, Preset, Stage,
+        estimate::{Corpus, Machine, Plan, Shape},
+    },
+};
+
+use super::{devices, flags::Flags, run, synthetic};
+
+#[derive(clap::Args)]
+#[command(after_help = "\
+Settings come from the preset, then --config, then flags; --show-config tells which came from where.
+
+Examples:
+  pumice-train tune --preset v1.5-13b --show-config --on 8xA100
+  pumice-train tune --config run.toml --lr 1e-5
+  pumice-train tune --preset v1.5-7b --synthetic --steps 5      (speed and memory of this machine, no checkpoint needed)")]
+pub struct Args {
+    /// The published recipe to begin with.
+    #[arg(long, value_name = "NAME", default_value = "v1.5-7b", help_heading = "Settings")]
+    preset: Preset,
+    /// TOML file of settings: the flags' names, with underscores or dashes.
+    #[arg(long, value_name = "FILE", help_heading = "Settings")]
+    config: Option<PathBuf>,
+    /// Show the settings and what they will take (steps, memory, hours), and do nothing.
+    #[arg(long, help_heading = "Settings")]
+    show_config: bool,
+    /// With --show-config: as JSON.
+    #[arg(long, requires = "show_config", help_heading = "Settings")]
+    json: bool,
+    /// With --show-config: for these GPUs instead of this machine's devices (8xA100, 2xH100).
+    #[arg(long, value_name = "GPUS", requires = "show_config", help_heading = "Settings")]
+    on: Option<String>,
+    /// With --on: share of the peak that training reaches (0.45).
+    #[arg(long, value_name = "X", requires = "on", help_heading = "Settings")]
+    mfu: Option<f64>,
+    /// Random weights of the preset's shape and random rows: measures speed and memory, and keeps nothing.
+    #[arg(long, help_heading = "Settings", conflicts_with_all = ["model", "data", "out"])]
+    synthetic: bool,
+    #[command(flatten)]
+    flags: Flags,
+}
+
+pub fn run(stage: Stage, args: Args) -> anyhow::Result<ExitCode> {
+    let text = match &args.config {
+        Some(path) => Some(std::fs::read_to_string(path).map_err(Error::io(path))?),
+        None => None,
+    };
+    let file = args.config.as_deref().zip(text.as_deref());
+    let layered = Layered::new(args.preset, stage, file, &args.flags.table()?)?;
+    let recipe = &layered.recipe;
+    let shape = Shape::of(args.preset).read(recipe.model.as_deref(), recipe.vision_tower.as_deref())?;
+    if !args.show_config {
+        return if args.synthetic {
+            synthetic::run(recipe, &shape, args.preset)
+        } else {
+            run::run(recipe, &shape)
+        };
+    }
+    let corpus = match &recipe.data {
+        Some(path) => Corpus::count(path, recipe.template)?,
+        None => Corpus::published(args.preset, stage),
+    };
+    let machine = match &args.on {
+        Some(name) => Machine::named(name)?,
+        None => {
+            let place = Place::read(|name| std::env::var(name).ok())?;
+            let device = devices::choose(recipe.device, &place)?;
+            // Before a launch: one rank for each GPU that is here.
+            let ranks = if place.size > 1 { place.size as i64 } else { tch::Cuda::device_count().max(1) };
+            devices::found(
+                device,
+                recipe.kind,
+                if device.is_cuda() { ranks as u64 } else { place.size as u64 },
+            )?
+        }
+    };
+    let machine = Machine { mfu: args.mfu.unwrap_or(machine.mfu), ..machine };
+    let plan = Plan::new(recipe, &shape, &corpus, &machine)?;
+    if args.json {
+        println!("{:#}", plan.json(&layered));
+    } else {
+        print!("{}", plan.text(&layered));
+    }
+    Ok(ExitCode::SUCCESS)
+}

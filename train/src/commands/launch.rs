@@ -1,0 +1,39 @@
+//! `pumice-train launch N -- …`: this program N times on this machine, with the variables that torchrun sets.
+
+use std::{
+    ffi::OsString,
+    process::ExitCode,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use anyhow::Context;
+use pumice_train::engine::ranks::launch;
+
+#[derive(clap::Args)]
+#[command(after_help = "\
+On several machines start each rank with RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT set, as torchrun
+--no-python or Slurm do; launch is for the ranks of one machine.
+
+Examples:
+  pumice-train launch 8 -- tune --preset v1.5-7b --config run.toml
+  torchrun --nnodes 2 --nproc-per-node 8 --no-python pumice-train tune --preset v1.5-13b --config run.toml")]
+pub struct Args {
+    /// Ranks: one per GPU.
+    #[arg(value_name = "N")]
+    ranks: usize,
+    /// The command that each rank runs, after `--`.
+    #[arg(value_name = "COMMAND", required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    command: Vec<OsString>,
+}
+
+pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let flag = stop.clone();
+    ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed)).context("Ctrl-C cannot be caught")?;
+    let program = std::env::current_exe().context("this program's own path is not known")?;
+    launch::run(args.ranks, program.as_os_str(), &args.command, &stop)?;
+    Ok(ExitCode::from(if stop.load(Ordering::Relaxed) { 130 } else { 0 }))
+}
