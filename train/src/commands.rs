@@ -30,13 +30,17 @@ use pumice_train::{Error, recipe::Stage};
     after_help = "\
 Examples:
   pumice-train align --preset v1.5-7b --show-config --on 8xA100
-  pumice-train align --preset v1.5-7b --model vicuna-7b-v1.5 --vision-tower clip-vit-large-patch14-336 \\
-      --data blip_laion_cc_sbu_558k.json --image-folder images --out stage1
-  pumice-train launch 8 -- tune --preset v1.5-7b --model vicuna-7b-v1.5 --vision-tower clip-vit-large-patch14-336 \\
-      --projector stage1/model --data llava_v1_5_mix665k.json --image-folder images --out stage2
-  pumice quantize stage2/model llava.gguf Q4_K_M --vision-tower clip-vit-large-patch14-336
+  pumice-train launch 8 -- align --preset v1.5-7b --config stage1.toml
+  pumice-train launch 8 -- tune --preset v1.5-7b --config stage2.toml
 
-Exit codes: 0 done, 1 failed, 2 wrong command line or setting, 130 stopped by Ctrl-C after saving."
+stage1.toml holds settings under the flags' names:
+  model = \"vicuna-7b-v1.5\"
+  vision_tower = \"clip-vit-large-patch14-336\"
+  data = \"blip_laion_cc_sbu_558k.json\"
+  image_folder = \"images\"
+  out = \"stage1\"
+
+Exit codes: 0 done, 1 failed, 2 wrong command line or setting, 130 stopped."
 )]
 struct Args {
     #[command(subcommand)]

@@ -1,6 +1,6 @@
 //! `pumice-train align | tune | sqa`: settings together, then the plan or the run.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{io::Write, path::PathBuf, process::ExitCode};
 
 use pumice_train::{
     Error,
@@ -83,10 +83,7 @@ pub fn run(stage: Stage, args: Args) -> anyhow::Result<ExitCode> {
     };
     let machine = Machine { mfu: args.mfu.unwrap_or(machine.mfu), ..machine };
     let plan = Plan::new(recipe, &shape, &corpus, &machine)?;
-    if args.json {
-        println!("{:#}", plan.json(&layered));
-    } else {
-        print!("{}", plan.text(&layered));
-    }
+    let text = if args.json { format!("{:#}\n", plan.json(&layered)) } else { plan.text(&layered) };
+    std::io::stdout().write_all(text.as_bytes())?;
     Ok(ExitCode::SUCCESS)
 }

@@ -13,7 +13,8 @@ pub fn text(plan: &Plan, layered: &Layered) -> String {
     let all = serde_json::to_value(&layered.recipe).unwrap_or_default();
     for (key, value) in settings(&all) {
         let from = layered.sources.get(&key).map_or("", |source| source.name());
-        let _ = writeln!(out, "  {key:<26} {:<28} {from}", plain(&value));
+        out.push_str(format!("  {key:<26} {:<28} {from}", plain(&value)).trim_end());
+        out.push('\n');
     }
     let p = &plan.parameters;
     let m = &plan.memory;
@@ -59,10 +60,10 @@ pub fn text(plan: &Plan, layered: &Layered) -> String {
     row(
         "time",
         format!(
-            "about {} at {:.0} % of {:.3} TFLOP/s {peak} a device",
+            "about {} at {:.0} % of {} FLOP/s {peak} a device",
             hours(plan.hours),
             100.0 * plan.machine.mfu,
-            plan.machine.peak / 1e12
+            rate(plan.machine.peak)
         ),
     );
     let at = out.find("  rows ").unwrap_or(out.len());
@@ -142,4 +143,9 @@ fn hours(hours: f64) -> String {
         h if h * 60.0 >= 1.0 => format!("{:.1} min", h * 60.0),
         h => format!("{:.0} s", h * 3600.0),
     }
+}
+
+/// FLOP/s with the unit's prefix: `312 T`, `10.7 G`.
+fn rate(flops: f64) -> String {
+    if flops >= 1e12 { format!("{:.0} T", flops / 1e12) } else { format!("{:.1} G", flops / 1e9) }
 }
