@@ -207,7 +207,7 @@ fn gradients(model: &Llava, batch: &Batch) -> (f64, Vec<(String, Tensor)>) {
 }
 
 /// Compares with what tests/golden/model.py recorded under `prefix`. Both sides are f32 programs whose sums run in other orders; relative to
-/// the largest gradient of a tensor, √k·2⁻²⁴ a product over a few hundred products in a row stays below 1e-4.
+/// the largest gradient of a tensor, √k·2⁻²⁴ a product over a few hundred products in a row stays below 3e-5 (found: 6e-6).
 fn check_gradients(prefix: &str, found: (f64, Vec<(String, Tensor)>)) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/model.safetensors");
     let loss = f64::from(recorded(&path, &format!("{prefix}.loss"))[0]);
@@ -224,7 +224,7 @@ fn check_gradients(prefix: &str, found: (f64, Vec<(String, Tensor)>)) {
         let largest = grad.abs().max().double_value(&[]);
         let off = worst(found, &expected) / largest;
         println!("{key}: {off:.1e} of the largest");
-        assert!(off < 1e-4, "{key}: off by {off:e} of the largest gradient");
+        assert!(off < 3e-5, "{key}: off by {off:e} of the largest gradient");
         compared += 1;
     }
     assert!(compared >= 3, "{prefix}: {compared} gradients compared");
@@ -345,7 +345,8 @@ fn same(model: &Llava, found: &Llava, kind: Kind) {
 fn what_is_saved_is_loaded_bit_for_bit() {
     let dir = tempfile::tempdir().expect("a folder");
     for (tied, kind) in [(false, Kind::Float), (true, Kind::BFloat16), (false, Kind::Half)] {
-        let model = tiny(Projector::Mlp(2), tied);
+        let mut model = tiny(Projector::Mlp(2), tied);
+        model.config.vision.as_mut().expect("a tower").pad = tied;
         let saved = Saved { kind, tokenizer: None, tower: true };
         let path = dir.path().join("hf");
         // Twice: the second replaces the first.

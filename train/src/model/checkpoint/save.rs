@@ -197,13 +197,13 @@ fn generation(model: &Llava, place: &Place, pad: Option<i64>) -> Result<()> {
     write_json(&place.path("generation_config.json"), &value)
 }
 
-/// The image processor of a tower, as `CLIPImageProcessor` reads it.
+/// The image processor of a tower. `CLIPImageProcessor` cuts a picture to a square; to pad it first, `transformers` has another.
 fn preprocessor(clip: &ClipConfig, pad: bool) -> Value {
     let side = clip.image;
     // As decimals: f32's own digits would widen to others in f64.
     let numbers = |c: [f32; 3]| c.map(|v| v.to_string().parse::<f64>().unwrap_or_else(|_| v.into()));
     json!({
-        "image_processor_type": "CLIPImageProcessor", "do_resize": true, "size": {"shortest_edge": side}, "resample": 3,
+        "image_processor_type": if pad { "LlavaImageProcessor" } else { "CLIPImageProcessor" }, "do_resize": true, "size": {"shortest_edge": side}, "resample": 3,
         "do_center_crop": true, "crop_size": {"height": side, "width": side}, "do_rescale": true,
         "rescale_factor": 1.0 / 255.0, "do_normalize": true, "image_mean": numbers(clip.colours[0]),
         "image_std": numbers(clip.colours[1]), "do_convert_rgb": true, "do_pad": pad,

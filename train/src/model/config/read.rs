@@ -177,7 +177,8 @@ impl LlavaConfig {
             }
         };
         let (vision, image_id) = if ported {
-            (ported_vision(json, clip)?, json.id("image_token_index").or(json.id("image_token_id")))
+            let pad = processor.and_then(|p| p["do_pad"].as_bool()).unwrap_or(true);
+            (ported_vision(json, clip, pad)?, json.id("image_token_index").or(json.id("image_token_id")))
         } else {
             (authors_vision(json, clip)?, None)
         };
@@ -189,10 +190,11 @@ impl LlavaConfig {
     }
 }
 
-fn ported_vision(json: Json<'_>, clip: ClipConfig) -> Result<VisionConfig> {
+/// `pad`: LLaVA 1.5 was trained on padded pictures, though published image processors of the port cut them and do not say so.
+fn ported_vision(json: Json<'_>, clip: ClipConfig, pad: bool) -> Result<VisionConfig> {
     json.one_of("projector_hidden_act", &["gelu"])?;
     let strategy = json.one_of("vision_feature_select_strategy", &["default", "full"])?;
-    let mut vision = VisionConfig::new(clip, Projector::Mlp(2), true);
+    let mut vision = VisionConfig::new(clip, Projector::Mlp(2), pad);
     vision.select_layer = json.id("vision_feature_layer").unwrap_or(-2);
     vision.keep_class = strategy == "full";
     Ok(vision)
