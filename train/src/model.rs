@@ -7,8 +7,11 @@ pub mod clip;
 pub mod config;
 pub mod llama;
 pub mod llava;
+pub mod lora;
+pub mod nf4;
 pub mod projector;
 
 pub use config::{ClipConfig, LlamaConfig, LlavaConfig, Scaling, VisionConfig};
 pub use llava::Llava;
+pub use lora::{Lora, LoraConfig};
 pub use projector::Projector;

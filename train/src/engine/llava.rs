@@ -24,7 +24,7 @@ pub struct Input {
     /// `[n, p, c]` features of the pictures in the text model's type; none for a batch of text.
     features: Option<Tensor>,
     places: Vec<(usize, usize)>,
-    rope: Rope,
+    pub(crate) rope: Rope,
     targets: Targets,
 }
 

@@ -114,14 +114,23 @@ impl Llava {
         Ok(self.vision()?.projector.forward(&self.projector, features))
     }
 
-    /// The last layer's output `[b, t, d]` for a batch.
-    fn hidden(&self, batch: &Batch) -> Result<Tensor> {
+    /// The first layer's input `[b, t, d]` for a batch: embedded ids, the pictures' rows in their slots.
+    ///
+    /// # Errors
+    /// As [`Llava::features`], or a picture does not fit in its sample.
+    pub fn embedded(&self, batch: &Batch) -> Result<Tensor> {
         let table = self.embed.get("embed_tokens.weight");
         let mut x = llama::embed(&self.embed, &ids(batch, table.device()));
         if let Some(features) = self.features(batch)? {
             let rows = self.project(&features.to_kind(x.kind()))?;
             x = splice(&x, &rows, &batch.places)?;
         }
+        Ok(x)
+    }
+
+    /// The last layer's output `[b, t, d]` for a batch.
+    fn hidden(&self, batch: &Batch) -> Result<Tensor> {
+        let x = self.embedded(batch)?;
         let text = &self.config.text;
         let rope = Rope::new(text, batch.t as i64, x.kind(), x.device());
         Ok(self.layers.iter().fold(x, |x, unit| llama::layer(unit, text, &rope, &x)))

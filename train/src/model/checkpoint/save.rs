@@ -5,21 +5,23 @@
 
 mod files;
 mod tensors;
+mod torch;
 
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 use tch::{Kind, Tensor};
 
+pub(crate) use files::{Place, tokenizer as copy_tokenizer, write_json};
 pub use tensors::write_tensors;
+pub use torch::write_torch;
 
 use super::names::to_llava_hf;
 use crate::{
     Error, Result,
-    model::{ClipConfig, Llava, VisionConfig},
+    model::{ClipConfig, Llava, LlavaConfig},
     unit::Unit,
 };
-use files::{Place, write_json};
 use tensors::dtype_name;
 
 /// How to save.
@@ -40,7 +42,7 @@ impl Default for Saved {
 }
 
 /// Names and tensors of units.
-fn list<'a>(units: impl IntoIterator<Item = &'a Unit>) -> Vec<(String, Tensor)> {
+pub(crate) fn tensors_of<'a>(units: impl IntoIterator<Item = &'a Unit>) -> Vec<(String, Tensor)> {
     let pairs = |unit: &'a Unit| {
         unit.slots.iter().zip(&unit.leaves).map(|(s, t)| (s.name.clone(), t.shallow_clone()))
     };
@@ -66,7 +68,7 @@ pub fn save_llava_hf(model: &Llava, folder: &Path, saved: &Saved) -> Result<()> 
         Some(id) if id < vocab => (id, vocab),
         _ => (vocab, (vocab + 2 + 63) / 64 * 64),
     };
-    let mut list = list(model.units());
+    let mut list = tensors_of(model.units());
     for (name, tensor) in &mut list {
         if name.ends_with("embed_tokens.weight") || name == "lm_head.weight" {
             *tensor = pad_rows(tensor, rows);
@@ -94,7 +96,7 @@ pub fn save_llava_hf(model: &Llava, folder: &Path, saved: &Saved) -> Result<()> 
         "num_additional_image_tokens": tokens,
     });
     write_json(&place.path("processor_config.json"), &processor)?;
-    files::tokenizer(saved.tokenizer.as_deref(), &place, &[("<image>", image_id), ("<pad>", image_id + 1)])?;
+    copy_tokenizer(saved.tokenizer.as_deref(), &place, &[("<image>", image_id), ("<pad>", image_id + 1)])?;
     tensors::write_sharded(&place, list, saved.kind)?;
     place.finish()
 }
@@ -118,17 +120,15 @@ fn pad_rows(tensor: &Tensor, rows: i64) -> Tensor {
 pub fn save_authors(model: &Llava, folder: &Path, saved: &Saved) -> Result<()> {
     let vision = model.vision()?;
     let place = Place::new(folder)?;
-    let dtype = dtype_name(saved.kind);
-    let mut config = model.config.text.to_json(dtype);
-    authors_keys(&mut config, vision);
+    let mut config = authors_config(&model.config, saved.kind);
     if saved.tower {
-        config["vision_config"] = vision.clip.to_json(dtype);
+        config["vision_config"] = vision.clip.to_json(dtype_name(saved.kind));
         write_json(&place.path("preprocessor_config.json"), &preprocessor(&vision.clip, vision.pad))?;
     }
     write_json(&place.path("config.json"), &config)?;
     generation(model, &place, None)?;
-    files::tokenizer(saved.tokenizer.as_deref(), &place, &[])?;
-    let mut list = list(model.units());
+    copy_tokenizer(saved.tokenizer.as_deref(), &place, &[])?;
+    let mut list = tensors_of(model.units());
     list.retain(|(name, _)| saved.tower || !name.starts_with("vision_model."));
     for (name, _) in &mut list {
         if name.starts_with("vision_model.") {
@@ -139,8 +139,10 @@ pub fn save_authors(model: &Llava, folder: &Path, saved: &Saved) -> Result<()> {
     place.finish()
 }
 
-/// Adds what the authors' code asks of a config.
-fn authors_keys(config: &mut Value, vision: &VisionConfig) {
+/// A config as the authors' code asks for it: the text model's keys, and its own where there is a tower.
+pub(crate) fn authors_config(model: &LlavaConfig, kind: Kind) -> Value {
+    let mut config = model.text.to_json(dtype_name(kind));
+    let Some(vision) = &model.vision else { return config };
     let keys = json!({
         "architectures": ["LlavaLlamaForCausalLM"], "model_type": "llava_llama", "mm_vision_tower": vision.tower,
         "mm_hidden_size": vision.clip.hidden, "mm_projector_type": vision.projector.to_string(),
@@ -153,6 +155,7 @@ fn authors_keys(config: &mut Value, vision: &VisionConfig) {
     for (key, value) in keys.as_object().into_iter().flatten() {
         config[key] = value.clone();
     }
+    config
 }
 
 /// Saves the text model alone as `transformers`' `LlamaForCausalLM`.
@@ -163,13 +166,13 @@ pub fn save_llama(model: &Llava, folder: &Path, saved: &Saved) -> Result<()> {
     let place = Place::new(folder)?;
     write_json(&place.path("config.json"), &model.config.text.to_json(dtype_name(saved.kind)))?;
     generation(model, &place, None)?;
-    files::tokenizer(saved.tokenizer.as_deref(), &place, &[])?;
+    copy_tokenizer(saved.tokenizer.as_deref(), &place, &[])?;
     let units = [&model.embed].into_iter().chain(&model.layers).chain([&model.head]);
-    tensors::write_sharded(&place, list(units), saved.kind)?;
+    tensors::write_sharded(&place, tensors_of(units), saved.kind)?;
     place.finish()
 }
 
-/// Saves a tower alone as `transformers`' `CLIPVisionModel`, with its image processor. `pad` as in [`VisionConfig`].
+/// Saves a tower alone as `transformers`' `CLIPVisionModel`, with its image processor. `pad` as in [`crate::model::VisionConfig`].
 ///
 /// # Errors
 /// The files cannot be written.
@@ -177,7 +180,7 @@ pub fn save_clip(cfg: &ClipConfig, unit: &Unit, pad: bool, folder: &Path, kind: 
     let place = Place::new(folder)?;
     write_json(&place.path("config.json"), &cfg.to_json(dtype_name(kind)))?;
     write_json(&place.path("preprocessor_config.json"), &preprocessor(cfg, pad))?;
-    tensors::write_sharded(&place, list([unit]), kind)?;
+    tensors::write_sharded(&place, tensors_of([unit]), kind)?;
     place.finish()
 }
 
@@ -186,7 +189,7 @@ pub fn save_clip(cfg: &ClipConfig, unit: &Unit, pad: bool, folder: &Path, kind: 
 /// # Errors
 /// The file cannot be written.
 pub fn save_projector(model: &Llava, file: &Path, kind: Kind) -> Result<()> {
-    write_tensors(file, list([&model.projector]), kind)
+    write_tensors(file, tensors_of([&model.projector]), kind)
 }
 
 /// Writes `generation_config.json`; `pad` replaces the text model's padding id.

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use crate::{Error, Result};
 
 /// A folder in the making.
-pub(super) struct Place {
+pub(crate) struct Place {
     /// Where it is made; removed where it is not finished.
     temporary: TempDir,
     /// Where it goes.
@@ -63,7 +63,7 @@ fn open_to_all(folder: &Path) -> Result<()> {
 }
 
 /// Writes `value` to `path`, readable.
-pub(super) fn write_json(path: &Path, value: &Value) -> Result<()> {
+pub(crate) fn write_json(path: &Path, value: &Value) -> Result<()> {
     let mut text = serde_json::to_string_pretty(value).expect("a JSON value is text");
     text.push('\n');
     fs::write(path, text).map_err(Error::io(path))
@@ -81,7 +81,7 @@ const TOKENIZER: [&str; 7] = [
 ];
 
 /// Copies the tokenizer of folder `from`, and makes the `added` words (with their ids) known to it where they are not yet.
-pub(super) fn tokenizer(from: Option<&Path>, place: &Place, added: &[(&str, i64)]) -> Result<()> {
+pub(crate) fn tokenizer(from: Option<&Path>, place: &Place, added: &[(&str, i64)]) -> Result<()> {
     let Some(from) = from else { return Ok(()) };
     for name in TOKENIZER {
         let (source, target) = (from.join(name), place.path(name));
