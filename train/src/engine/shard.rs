@@ -79,7 +79,8 @@ impl Shard {
         let n = padded / size;
         let first = n * ranks.rank() as i64;
         let own = flat.narrow(0, first, n);
-        let shared = alone && options.kind == Kind::Float && flat.kind() == Kind::Float;
+        let floats = options.kind == Kind::Float && flat.kind() == Kind::Float;
+        let shared = alone && floats && !options.shard_weights;
         let master = if shared { flat.shallow_clone() } else { own.to_dtype(Kind::Float, false, true) };
         let weights = options.shard_weights.then(|| master.to_dtype(options.kind, false, true));
         unit.leaves.clear();
@@ -180,8 +181,8 @@ impl Shard {
         self.grad.shallow_clone()
     }
 
-    /// As [`gradient`](Self::gradient), for whoever knows that it is complete.
-    pub(super) fn grad(&self) -> &Tensor {
+    /// `[n]` the gradient, complete between [`Engine::measure`](super::Engine::measure) and the step that uses it up.
+    pub fn grad(&self) -> &Tensor {
         &self.grad
     }
 

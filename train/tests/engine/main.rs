@@ -5,4 +5,5 @@ mod gradients;
 mod ranks;
 mod resume;
 mod small;
+mod speed;
 mod watch;
