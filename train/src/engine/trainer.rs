@@ -255,3 +255,23 @@ fn out_of_memory(panic: Box<dyn Any + Send>, rows: usize, tokens: usize) -> Erro
         _ => resume_unwind(panic),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_device_names_the_batch_and_what_to_lower() {
+        // As tch reports torch.OutOfMemoryError: the exception's text inside a panic's message.
+        let panic = catch_unwind(|| {
+            panic!("called `Result::unwrap()` on an `Err` value: Torch(\"CUDA out of memory. Tried\")")
+        });
+        let said = out_of_memory(panic.unwrap_err(), 16, 9216).to_string();
+        assert!(
+            said.contains("a batch of 16 rows (9216 positions") && said.contains("lower the batch size"),
+            "{said}"
+        );
+        let other = catch_unwind(|| panic!("a bug")).unwrap_err();
+        assert!(catch_unwind(AssertUnwindSafe(|| out_of_memory(other, 1, 1))).is_err());
+    }
+}

@@ -1,6 +1,4 @@
-//! Steps per second of a model of the demo's size, beside plain autograd with the same AdamW: `cargo test -p pumice-train --test engine speed -- --ignored --nocapture`.
-
-use std::time::Instant;
+//! Seconds per step of a model of the demo's size, beside plain autograd with the same AdamW: `cargo test -p pumice-train --test engine speed -- --ignored --nocapture`.
 
 use pumice_train::{
     data::Batch,
@@ -37,18 +35,30 @@ fn batch() -> Batch {
     }
 }
 
-/// Steps per second of `step` in three rounds of about three seconds, the best.
-fn rate(mut step: impl FnMut()) -> f64 {
+/// Seconds of this process's processor time, whatever else the machine does; steps of 10 ms.
+fn cpu() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let fields: Vec<f64> = stat
+        .rsplit(')')
+        .next()
+        .unwrap()
+        .split_whitespace()
+        .skip(11)
+        .take(2)
+        .map(|f| f.parse().unwrap())
+        .collect();
+    fields.iter().sum::<f64>() / 100.0
+}
+
+/// Processor seconds per `step`: the best of four after a first.
+fn cost(mut step: impl FnMut()) -> f64 {
     step();
-    let round = |step: &mut dyn FnMut()| {
-        let (start, mut n) = (Instant::now(), 0);
-        while n < 2 || start.elapsed().as_secs_f64() < 3.0 {
-            step();
-            n += 1;
-        }
-        f64::from(n) / start.elapsed().as_secs_f64()
+    let mut once = || {
+        let start = cpu();
+        step();
+        cpu() - start
     };
-    (0..3).map(|_| round(&mut step)).fold(0.0, f64::max)
+    (0..4).map(|_| once()).fold(f64::INFINITY, f64::min)
 }
 
 fn plain(layers: i64, kind: Kind) -> f64 {
@@ -62,7 +72,7 @@ fn plain(layers: i64, kind: Kind) -> f64 {
         leaves.iter().map(zeros).collect(),
     );
     let with = shim::AdamW { lr: 1e-3, betas: (0.9, 0.999), eps: 1e-8, decay: 0.0 };
-    rate(|| {
+    cost(|| {
         model.loss(&batch).unwrap().backward();
         let grads: Vec<Tensor> = leaves.iter().map(|l| l.grad().to_kind(Kind::Float)).collect();
         let counts: Vec<Tensor> = leaves.iter().map(|_| Tensor::from(1.0f32)).collect();
@@ -90,7 +100,7 @@ fn ours(layers: i64, kind: Kind, checkpoint: bool) -> f64 {
     let group = |_: &str| Group { scale: 1.0, decay: 0.0 };
     let mut engine = Engine::new(model(layers, kind), Box::new(Alone), options, &group).unwrap();
     let batch = batch();
-    rate(|| {
+    cost(|| {
         engine.micro(&batch).unwrap();
         let norm = engine.measure().unwrap().norm;
         engine.apply(1e-3, norm).unwrap();
@@ -99,9 +109,9 @@ fn ours(layers: i64, kind: Kind, checkpoint: bool) -> f64 {
 
 #[test]
 #[ignore = "measures speed; prints a table"]
-fn steps_per_second_on_one_thread() {
+fn seconds_per_step_on_one_thread() {
     tch::set_num_threads(1);
-    println!("| layers | type | plain autograd | engine | engine, checkpoints | (steps/s)");
+    println!("| layers | type | plain autograd | engine | engine, checkpoints | (s/step)");
     for layers in [4, 6] {
         for kind in [Kind::Float, Kind::BFloat16] {
             let (a, b, c) = (plain(layers, kind), ours(layers, kind, false), ours(layers, kind, true));
