@@ -79,7 +79,7 @@ pub fn batch(k: usize) -> Batch {
     for r in 0..batch.b {
         let a = draw(&format!("row {k} {r}"), 3);
         let (n, seen, first) =
-            (12 + a[0] as usize % 12, k % BATCHES != 3 && a[1] % 4 != 0, 1 + a[2] as usize % 4);
+            (12 + a[0] as usize % 12, k % BATCHES != 3 && !a[1].is_multiple_of(4), 1 + a[2] as usize % 4);
         let mut ids: Vec<i64> =
             draw(&format!("ids {k} {r}"), n).into_iter().map(|v| 2 + i64::from(v % 90)).collect();
         let mut labels: Vec<i64> =
