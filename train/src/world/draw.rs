@@ -70,7 +70,7 @@ impl Painter {
                     continue;
                 }
                 for c in 0..3 {
-                    let tinted = (u32::from(over[c]) * tint[c] >> 8).min(alpha); // c ≤ α keeps the sum ≤ 255
+                    let tinted = ((u32::from(over[c]) * tint[c]) >> 8).min(alpha); // c ≤ α keeps the sum ≤ 255
                     under[c] = (tinted + (u32::from(under[c]) * (255 - alpha) + 127) / 255) as u8;
                 }
             }

@@ -43,12 +43,12 @@ impl Rule {
 
     /// All its stretches of plain text: the words that it may say.
     pub fn fragments(&self) -> Vec<&str> {
-        let of = |part| match part {
-            &Part::Text(ref text) => vec![text.as_str()],
+        let parts = self.0.iter().flat_map(|part| match part {
+            Part::Text(text) => vec![text.as_str()],
             Part::Slot(_) => Vec::new(),
             Part::Choice(rules) => rules.iter().flat_map(Self::fragments).collect(),
-        };
-        self.0.iter().flat_map(of).collect()
+        });
+        parts.collect()
     }
 
     /// One sentence, with `slots` (name, word) filled in, single spaces and a capital in front.

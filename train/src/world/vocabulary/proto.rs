@@ -7,7 +7,7 @@ use pumice_runtime::vocab::Kind;
 
 fn varint(mut value: u64, out: &mut Vec<u8>) {
     while value >= 0x80 {
-        out.push(value as u8 | 0x80);
+        out.push((value as u8) | 0x80);
         value >>= 7;
     }
     out.push(value as u8);
@@ -19,12 +19,12 @@ fn number(field: u64, value: i64, out: &mut Vec<u8>) {
 }
 
 fn float(field: u64, value: f32, out: &mut Vec<u8>) {
-    varint(field << 3 | 5, out);
+    varint((field << 3) | 5, out);
     out.extend(value.to_le_bytes());
 }
 
 fn bytes(field: u64, value: &[u8], out: &mut Vec<u8>) {
-    varint(field << 3 | 2, out);
+    varint((field << 3) | 2, out);
     varint(value.len() as u64, out);
     out.extend(value);
 }
