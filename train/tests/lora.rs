@@ -1,6 +1,9 @@
 //! LoRA and QLoRA: adapters beside frozen weights, through merging, saving and the training engine; NF4 against its definition in Python.
 
-use std::path::Path;
+use std::{
+    path::Path,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 
 use pumice_models::checkpoint;
 use pumice_quantize::{FileType, Options, Recipe, Source, SourceOptions, run_in_memory};
@@ -15,6 +18,14 @@ use pumice_train::{
     },
 };
 use tch::{Device, Kind, Tensor};
+
+/// One test at a time: torch has one random generator on the CPU, and what one test draws, another would miss.
+fn alone() -> MutexGuard<'static, ()> {
+    static ONE: Mutex<()> = Mutex::new(());
+    // Tensors of this size gain nothing by threads, and waiting for each other costs much where a machine is busy.
+    tch::set_num_threads(1);
+    ONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 fn flat(t: &Tensor) -> Vec<f32> {
     Vec::try_from(t.detach().to_kind(Kind::Float).reshape([-1])).expect("floats")
@@ -77,6 +88,7 @@ fn stir(lora: &mut Lora) {
 
 #[test]
 fn fresh_adapters_change_nothing() {
+    let _alone = alone();
     let plain = base().logits(&batch()).expect("logits");
     let fresh = lora(settings(Base::Plain, &ALL));
     assert!(fresh.logits(&batch()).expect("logits").equal(&plain), "B is zero");
@@ -94,6 +106,7 @@ fn fresh_adapters_change_nothing() {
 
 #[test]
 fn what_is_merged_computes_what_adapters_compute() {
+    let _alone = alone();
     for held in BASES {
         let mut with = lora(settings(held, &ALL));
         let before = with.logits(&batch()).expect("logits");
@@ -111,6 +124,7 @@ fn what_is_merged_computes_what_adapters_compute() {
 
 #[test]
 fn the_update_is_alpha_over_r_times_b_times_a() {
+    let _alone = alone();
     let mut with = lora(settings(Base::Plain, &["q_proj"]));
     stir(&mut with);
     let (a, b) =
@@ -123,6 +137,7 @@ fn the_update_is_alpha_over_r_times_b_times_a() {
 
 #[test]
 fn the_engine_trains_adapters_and_projector_and_nothing_else() {
+    let _alone = alone();
     let steps = |held: Base, dropout: f64, checkpoint: bool| {
         let config = LoraConfig { dropout, ..settings(held, &ALL) };
         let before = lora(config.clone());
@@ -161,6 +176,7 @@ fn the_engine_trains_adapters_and_projector_and_nothing_else() {
 
 #[test]
 fn saved_adapters_are_what_quantize_merges() {
+    let _alone = alone();
     let dir = tempfile::tempdir().expect("a folder");
     let path = |name: &str| dir.path().join(name);
     let tokenizer = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/mlp336/authors");
@@ -217,6 +233,7 @@ fn load_with(tower: &Path) -> pumice_train::model::checkpoint::Load {
 
 #[test]
 fn nf4_is_what_its_definition_says() {
+    let _alone = alone();
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/nf4.safetensors");
     let folder = checkpoint::Folder::open(&path).expect("safetensors");
     let recorded = |name: &str| {
@@ -239,6 +256,7 @@ fn nf4_is_what_its_definition_says() {
 
 #[test]
 fn doubled_scales_cost_little() {
+    let _alone = alone();
     tch::manual_seed(9);
     let w = Tensor::randn([64, 1000], (Kind::Float, Device::Cpu)) * 0.02;
     let rms = |x: &Tensor| x.square().mean(Kind::Double).sqrt().double_value(&[]);
