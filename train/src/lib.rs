@@ -1,5 +1,6 @@
 //! Training of LLaVA on libtorch: data, models, the two stages, and the small world in which the demo model learns to see.
 
+pub mod contrast;
 pub mod data;
 pub mod engine;
 pub mod error;

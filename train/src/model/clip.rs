@@ -93,7 +93,7 @@ pub fn hidden(unit: &Unit, cfg: &ClipConfig, images: &Tensor, blocks: i64) -> Te
     let x = x + unit.get("position_embedding.weight");
     let mut x = norm(unit, cfg, "pre_layrnorm", &x);
     for block in 0..blocks {
-        x = run(unit, cfg, &format!("encoder.layers.{block}"), &x);
+        x = self::block(unit, cfg, &format!("encoder.layers.{block}"), &x, false);
     }
     x
 }
@@ -111,13 +111,13 @@ pub fn forward(unit: &Unit, cfg: &ClipConfig, images: &Tensor) -> Output {
     Output { pooled, patches: x.narrow(1, 1, cfg.patches()) }
 }
 
-fn norm(unit: &Unit, cfg: &ClipConfig, name: &str, x: &Tensor) -> Tensor {
+pub(crate) fn norm(unit: &Unit, cfg: &ClipConfig, name: &str, x: &Tensor) -> Tensor {
     let (w, b) = (unit.get(&format!("{name}.weight")), unit.get(&format!("{name}.bias")));
     x.layer_norm([cfg.hidden], Some(w), Some(b), cfg.eps, true)
 }
 
-/// One block over `x [n, 1 + p, c]`.
-fn run(unit: &Unit, cfg: &ClipConfig, name: &str, x: &Tensor) -> Tensor {
+/// One block over `x [n, 1 + p, c]`; `causal` for text towers, whose words see only what came before.
+pub(crate) fn block(unit: &Unit, cfg: &ClipConfig, name: &str, x: &Tensor, causal: bool) -> Tensor {
     let size = x.size();
     let (n, t, c) = (size[0], size[1], cfg.hidden);
     let linear = |part: &str, x: &Tensor| {
@@ -127,7 +127,7 @@ fn run(unit: &Unit, cfg: &ClipConfig, name: &str, x: &Tensor) -> Tensor {
     let y = norm(unit, cfg, &format!("{name}.layer_norm1"), x);
     let heads = |part: &str| linear(part, &y).view([n, t, cfg.heads, c / cfg.heads]).transpose(1, 2);
     let (q, k, v) = (heads("self_attn.q_proj"), heads("self_attn.k_proj"), heads("self_attn.v_proj"));
-    let a = Tensor::scaled_dot_product_attention(&q, &k, &v, None::<&Tensor>, 0.0, false, None, false);
+    let a = Tensor::scaled_dot_product_attention(&q, &k, &v, None::<&Tensor>, 0.0, causal, None, false);
     let x = x + linear("self_attn.out_proj", &a.transpose(1, 2).reshape([n, t, c]));
     let y = linear("mlp.fc1", &norm(unit, cfg, &format!("{name}.layer_norm2"), &x));
     let y = if cfg.gelu { y.gelu("none") } else { (&y * 1.702).sigmoid() * &y };
