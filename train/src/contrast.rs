@@ -357,10 +357,10 @@ impl Pictures {
             if i < self.size / CAPTIONED {
                 let mut rng = self.world.rng(index, 5);
                 let captions = describe::captions(&scene);
-                batch.captions.push(encode(&self.vocabulary, rng.pick(&captions[..])));
+                batch.captions.push(encode(&self.vocabulary, rng.pick::<String>(&captions)));
                 let near = describe::negatives(&scene, &mut rng);
                 let near = describe::captions(&rng.pick(&near[..]).1);
-                wrong.push(encode(&self.vocabulary, rng.pick(&near[..])));
+                wrong.push(encode(&self.vocabulary, rng.pick::<String>(&near)));
             }
         }
         batch.captions.append(&mut wrong);

@@ -6,6 +6,7 @@ pub mod engine;
 pub mod error;
 pub mod map;
 pub mod model;
+pub mod pretrain;
 pub mod recipe;
 pub mod report;
 pub mod shim;

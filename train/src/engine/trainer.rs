@@ -114,6 +114,11 @@ impl<S: Stack> Trainer<S> {
         Self { engine, plan, mean: None }
     }
 
+    /// Steps of the whole run.
+    pub fn total(&self) -> u64 {
+        self.plan.schedule.total
+    }
+
     /// Goes back to the newest checkpoint in the plan's folder; gives the data's position there, or `None` where the run is new.
     pub fn resume(&mut self) -> Result<Option<Value>> {
         let Some(folder) = &self.plan.folder else { return Ok(None) };
