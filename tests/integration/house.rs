@@ -11,7 +11,7 @@ const EDGES: [(&str, &[&str]); 5] = [
     ("models", &["pumice-kernels"]),
     ("runtime", &["pumice-kernels", "pumice-models"]),
     ("quantize", &["pumice-kernels", "pumice-models"]),
-    ("train", &["pumice-kernels", "pumice-models", "pumice-runtime"]),
+    ("train", &["pumice-kernels", "pumice-models", "pumice-runtime", "pumice-quantize"]),
 ];
 
 /// Where `unsafe` may stand: instruction sets (products, and vectors with the loops around them), the thread pool, the

@@ -150,15 +150,13 @@ impl Contrast {
             * 0.5;
         let (kinds, places) = self.regions(input, &seen.patches);
         let nll = |logits: &Tensor, labels: &Tensor| {
-            logits
-                .log_softmax(-1, Kind::Float)
-                .gather(1, &labels.unsqueeze(1), false)
-                .squeeze_dim(1)
-                .neg()
+            logits.log_softmax(-1, Kind::Float).gather(1, &labels.unsqueeze(1), false).squeeze_dim(1).neg()
         };
-        let kind = (nll(&kinds, &input.kinds) * &input.weights).sum(Kind::Float) / input.weights.sum(Kind::Float);
+        let kind =
+            (nll(&kinds, &input.kinds) * &input.weights).sum(Kind::Float) / input.weights.sum(Kind::Float);
         let thing = input.kinds.not_equal(KINDS.len() as i64).to_kind(Kind::Float);
-        let place = (nll(&places, &input.places) * &thing).sum(Kind::Float) / thing.sum(Kind::Float).clamp_min(1.0);
+        let place =
+            (nll(&places, &input.places) * &thing).sum(Kind::Float) / thing.sum(Kind::Float).clamp_min(1.0);
         whole * 0.5 + kind + place * 0.5
     }
 
@@ -380,11 +378,14 @@ impl Pictures {
                     apart <= (INSIDE * t.size).max(0.5 / across as f32)
                 };
                 let distance = |t: &crate::world::scene::Thing| (t.x - x).abs().max((t.y - y).abs());
-                let thing = scene.things.iter().filter(near).min_by(|a, b| distance(a).total_cmp(&distance(b)));
+                let thing =
+                    scene.things.iter().filter(near).min_by(|a, b| distance(a).total_cmp(&distance(b)));
                 batch.kinds.push(thing.map_or(KINDS.len() as i64, |t| t.kind.into()));
-                batch.places.push(thing.map_or(0, |t| {
-                    Zone::ALL.iter().position(|z| *z == t.zone()).unwrap_or_default() as i64
-                }));
+                batch.places.push(
+                    thing.map_or(0, |t| {
+                        Zone::ALL.iter().position(|z| *z == t.zone()).unwrap_or_default() as i64
+                    }),
+                );
             }
         }
     }

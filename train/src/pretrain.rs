@@ -78,7 +78,12 @@ fn groups(name: &str) -> Group {
 }
 
 /// Runs from the newest checkpoint, or from the start.
-fn run<S, F>(trainer: &mut Trainer<S>, source: &mut F, seek: impl Fn(&mut F, u64), watch: &mut dyn Observer) -> Result<bool>
+fn run<S, F>(
+    trainer: &mut Trainer<S>,
+    source: &mut F,
+    seek: impl Fn(&mut F, u64),
+    watch: &mut dyn Observer,
+) -> Result<bool>
 where
     S: crate::engine::Stack,
     F: Source<Batch = S::Batch>,
@@ -115,7 +120,13 @@ pub struct Seen {
 impl ClipRun {
     fn pictures(&self, split: Split, painter: Painter, size: usize) -> Result<Pictures> {
         let vocabulary = vocabulary::train(self.run.vocabulary)?.vocabulary()?;
-        Ok(Pictures::new(World::new(self.run.seed, split), painter, vocabulary, self.config.patch as usize, size))
+        Ok(Pictures::new(
+            World::new(self.run.seed, split),
+            painter,
+            vocabulary,
+            self.config.patch as usize,
+            size,
+        ))
     }
 
     /// Trains and writes the tower's folder to `out`; `None` where it was stopped before the end.
@@ -124,7 +135,8 @@ impl ClipRun {
     /// No font, a full disk, a loss that is no number.
     pub fn train(&self, watch: &mut dyn Observer) -> Result<Option<Seen>> {
         let side = self.config.image as usize;
-        let mut pictures = self.pictures(Split::Train, world::painter(self.font.as_deref(), side)?, self.run.batch)?;
+        let mut pictures =
+            self.pictures(Split::Train, world::painter(self.font.as_deref(), side)?, self.run.batch)?;
         let pieces = vocabulary::train(self.run.vocabulary)?.len() as i64;
         tch::manual_seed(self.run.seed as i64);
         let stack = Contrast::init(self.config.clone(), pieces, self.run.device);
@@ -234,7 +246,8 @@ impl TextRun {
         let world = World::new(self.run.seed, Split::Train);
         let mut source = Spoken::new(world, template, self.run.batch, self.turns, context);
         tch::manual_seed(self.run.seed as i64);
-        let mut model = Llava::init(LlavaConfig { text, vision: None, image_id: None }, Kind::Float, self.run.device);
+        let mut model =
+            Llava::init(LlavaConfig { text, vision: None, image_id: None }, Kind::Float, self.run.device);
         for unit in model.units_mut().skip(2) {
             let frozen = std::mem::replace(unit, crate::unit::Unit::frozen("", Vec::new()));
             *unit = frozen.trainable(Kind::Float, self.run.device, 1);

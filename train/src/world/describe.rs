@@ -5,32 +5,18 @@ use super::grammar::{NUMBERS, capital, list};
 use super::kinds::{KINDS, Kind, entry};
 use super::random::Rng;
 use super::scene::{Scene, Thing, Zone};
-use super::teacher::words;
+use super::teacher::{scan, words};
 
-/// "one fox and two cakes": the kinds with their numbers, in reading order.
-pub fn sum(scene: &Scene) -> String {
-    let parts: Vec<String> =
-        scene.counts().into_iter().map(|(k, n)| format!("{} {}", NUMBERS[n], entry(k).noun(n))).collect();
-    list(&parts)
-}
-
-/// The answer to "list what you see": each thing with its place, then the sum.
-/// "A fox at the top-left, a cake at the right: one fox and one cake."
+/// The answer to "list what you see": each thing after its place. "top-left fox, right cake."
 pub fn listed(scene: &Scene) -> String {
-    let item =
-        |t: &Thing| format!("{} {} at the {}", entry(t.kind).article(), entry(t.kind).name, t.zone().word());
-    let items: Vec<String> = scene.things.iter().map(item).collect();
-    format!("{}: {}.", capital(&items.join(", ")), sum(scene))
+    format!("{}.", scan(scene))
 }
 
-/// The answer to "describe the picture in detail": a sentence per thing, place first, then the sum.
+/// The answer to "describe the picture in detail": the same, then how many things these are.
 pub fn detailed(scene: &Scene) -> String {
-    let mut text = String::new();
-    for t in &scene.things {
-        text +=
-            &format!("At the {} is {} {}. ", t.zone().word(), entry(t.kind).article(), entry(t.kind).name);
-    }
-    text + &format!("So the picture shows {}.", sum(scene))
+    let n = scene.things.len();
+    let things = if n == 1 { "thing" } else { "things" };
+    format!("The picture shows {}. So the picture shows {} {things}.", scan(scene), NUMBERS[n])
 }
 
 /// What each kind's part of a caption looks like.
