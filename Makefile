@@ -1,12 +1,25 @@
 # The contract: `make test` sets up what the tests need and runs them all; `make check` is what must pass before a change lands.
-.PHONY: test test-arm check fmt lint docs deny bench fuzz
+.PHONY: test test-arm libtorch demo check fmt lint docs deny bench fuzz
 CARGO ?= cargo
+PYTHON ?= python3
 
-# Needs a Rust toolchain and a C linker, nothing else.
-test:
-	@command -v $(CARGO) >/dev/null || { echo "cargo is missing: install a Rust toolchain (see README.md)"; exit 1; }
+# Needs a Rust toolchain and, for the crate `train` alone, what `libtorch` below says.
+test: libtorch
 	$(CARGO) test --workspace
 	@$(MAKE) --no-print-directory test-arm
+
+# libtorch for the crate `train`, fetched once (0.6 GB); an exported LIBTORCH, or a .libtorch that is there, wins.
+libtorch:
+	@command -v $(CARGO) >/dev/null || { echo "cargo is missing: install a Rust toolchain (see README.md)"; exit 1; }
+	@command -v $${CXX:-c++} >/dev/null || { echo "a C++ compiler is missing: the crate train needs one (Debian: g++; macOS: xcode-select --install), or set CXX"; exit 1; }
+	@[ -n "$$LIBTORCH" ] || [ -d .libtorch/lib ] || { \
+		$(PYTHON) -m pip --version >/dev/null 2>&1 || { echo "Python 3 with pip is missing: the crate train's libtorch is fetched by it (Debian: python3-pip), or export LIBTORCH (PyTorch 2.11.0)"; exit 1; }; \
+		PYTHON=$(PYTHON) train/get-libtorch.sh; }
+
+# The demo model from an empty folder (train/README.md): make demo OUT=folder
+OUT ?= target/demo
+demo: libtorch
+	$(CARGO) run --release -p pumice-train -- demo $(OUT)
 
 # The kernels' tests on an emulated Arm processor, where a cross compiler, its standard library and the emulator are installed (Debian: dpkg
 # --add-architecture arm64, then rustc-web libstd-rust-web-dev:arm64 gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user). They are linked
@@ -24,10 +37,10 @@ test-arm:
 fmt:
 	$(CARGO) fmt --all --check
 
-lint:
+lint: libtorch
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 
-docs:
+docs: libtorch
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --document-private-items
 
 check: fmt lint test docs

@@ -1,5 +1,6 @@
 //! `pumice chat`: opens a model, then asks once (`-p`) or holds a conversation.
 
+mod demo;
 mod interactive;
 mod open;
 
@@ -11,23 +12,32 @@ use std::{
 };
 
 use clap::Args as ClapArgs;
-use pumice_runtime::chat::{Chat, Finish, Stats};
+use demo::Demo;
+use open::Model;
+use pumice_runtime::{
+    chat::{Chat, Finish, Stats},
+    prompt::Format,
+};
 
 use crate::{interrupt, terminal};
 
 /// Arguments of `pumice chat`.
 #[derive(ClapArgs)]
 #[command(after_help = "\
+Without -m the demo model answers, about one of its own pictures where --image names none:
+a small LLaVA that knows pictures of 1-6 pictograms and nothing else (models/demo/README.md).
+
 Examples:
+  pumice chat
   pumice chat -m llava-1.5-7b-q4_k_m.gguf --image cat.jpg -p \"What is the cat doing?\"
   pumice chat -m vicuna-7b-q4_k_m.gguf --mmproj mmproj-f16.gguf
   pumice chat --synthetic tiny --image tests/data/shapes.png -p \"What is this?\"")]
 pub struct Args {
-    /// The model: a GGUF file (Pumice's one file, or the text half of llama.cpp's pair).
-    #[arg(short = 'm', long, value_name = "FILE", required_unless_present = "synthetic")]
+    /// The model: a GGUF file (Pumice's one file, or the text half of llama.cpp's pair); by default the demo model.
+    #[arg(short = 'm', long, value_name = "FILE")]
     model: Option<PathBuf>,
     /// The vision half of llama.cpp's pair.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["synthetic", "no_mmproj"])]
+    #[arg(long, value_name = "FILE", requires = "model", conflicts_with_all = ["synthetic", "no_mmproj"])]
     mmproj: Option<PathBuf>,
     /// Leave the vision part out: text only, less memory.
     #[arg(long)]
@@ -62,8 +72,7 @@ pub struct Args {
     /// Instruction set: scalar, avx2, avx512-vnni or neon; by default the best that this machine has.
     #[arg(long, value_name = "NAME")]
     isa: Option<String>,
-    /// How the prompt is written: llava_v1, v1, llava_v0, v0, llava_llama_2, plain, v0_mmtag, v1_mmtag; by default as the file says.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", help = template_help())]
     template: Option<String>,
     /// Put pictures after the question instead of before it.
     #[arg(long)]
@@ -81,9 +90,9 @@ pub struct Args {
 /// How the next token is drawn.
 #[derive(ClapArgs)]
 struct Sampling {
-    /// Temperature; 0 takes the likeliest token always.
-    #[arg(long, value_name = "T", default_value_t = 0.2, allow_negative_numbers = true)]
-    temp: f32,
+    /// Temperature; 0 takes the likeliest token always [default: 0.2, the demo model 0].
+    #[arg(long, value_name = "T", allow_negative_numbers = true)]
+    temp: Option<f32>,
     /// Draw among the K likeliest tokens (0: all).
     #[arg(long, value_name = "K", default_value_t = 0)]
     top_k: usize,
@@ -104,13 +113,40 @@ struct Sampling {
     seed: Option<u64>,
 }
 
+/// What `--help` says of `--template`, with the names that the runtime knows.
+fn template_help() -> String {
+    let names: Vec<_> = Format::names().collect();
+    format!("How the prompt is written: {}; by default as the file says", names.join(", "))
+}
+
 /// Runs the subcommand.
-pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+pub fn run(mut args: Args) -> anyhow::Result<ExitCode> {
     let stopped = interrupt::install()?;
-    let mut chat = open::open(&args, stopped.clone())?;
-    match &args.prompt {
-        Some(prompt) => ask_once(&args, &mut chat, prompt, &stopped),
-        None => interactive::run(&args, &mut chat, &stopped),
+    let model = match (args.model.take(), args.synthetic.take()) {
+        (Some(path), _) => Model::File(path),
+        (None, Some(shape)) => Model::Synthetic(shape),
+        (None, None) => Model::Demo(Demo::find()?),
+    };
+    let mut chat = open::open(&args, &model, stopped.clone())?;
+    let demo = match &model {
+        Model::Demo(demo) => Some(demo),
+        _ => None,
+    };
+    if let Some(demo) = demo {
+        terminal::note(demo.introduction());
+    }
+    // Without its eyes it is shown nothing.
+    let demo = demo.filter(|_| !args.no_mmproj);
+    match args.prompt.take() {
+        Some(prompt) => {
+            if let Some(first) = demo.and_then(|demo| demo.pictures.first()).filter(|_| args.image.is_empty())
+            {
+                terminal::note(&format!("picture: {} (--image PATH takes another)", first.display()));
+                args.image.push(first.clone());
+            }
+            ask_once(&args, &mut chat, &prompt, &stopped)
+        }
+        None => interactive::run(&args, &mut chat, demo, &stopped),
     }
 }
 

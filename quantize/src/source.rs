@@ -62,9 +62,21 @@ pub struct Source {
     pub(crate) facts: ModelFacts,
 }
 
-/// The conversation templates that a file can name.
-pub const TEMPLATES: [&str; 7] =
-    ["llava_v1", "llava_v0", "llava_llama_2", "plain", "v0_mmtag", "v1_mmtag", "v1"];
+/// The conversation templates that a file can name: those that the runtime writes, in its order.
+pub const TEMPLATES: [&str; 12] = [
+    "llava_v1",
+    "v1",
+    "llava_v0",
+    "v0_lines",
+    "v0",
+    "v0_mmtag",
+    "v1_mmtag",
+    "llava_llama_2",
+    "mistral_instruct",
+    "mpt",
+    "chatml_direct",
+    "plain",
+];
 
 impl Source {
     /// Opens the model at `path`: a checkpoint's folder, a GGUF file, a LoRA adapter's folder or a projector's file.

@@ -10,11 +10,11 @@ use std::{
 use pumice_runtime::chat::{Answer, Chat, Seen, Stats};
 use rustyline::{DefaultEditor, error::ReadlineError};
 
-use super::{Args, open::file_name, say_finish, stats_line};
+use super::{Args, demo::Demo, open::file_name, say_finish, stats_line};
 use crate::terminal;
 
 const HELP: &str = "\
-/image PATH   show a picture (or drag its file here); the next question is about it
+/image PATH   show a picture (or drag its file here); the next question is about it. Of the demo's pictures: /image NUMBER
 /clear        forget the conversation (pictures stay known)
 /regen        answer the last question again
 /stats        times, rates and how full the context is
@@ -83,6 +83,8 @@ fn pasted(text: &str) -> PathBuf {
 /// A conversation that outlives its mistakes: an error is told, and the next line read.
 struct Session<'a> {
     chat: &'a mut Chat,
+    /// Where the demo model answers.
+    demo: Option<&'a Demo>,
     stopped: &'a AtomicBool,
     /// Pictures that the next question is about.
     waiting: Vec<Seen>,
@@ -91,16 +93,24 @@ struct Session<'a> {
 }
 
 /// Reads lines until the end of the input.
-pub fn run(args: &Args, chat: &mut Chat, stopped: &AtomicBool) -> anyhow::Result<ExitCode> {
+pub fn run(
+    args: &Args,
+    chat: &mut Chat,
+    demo: Option<&Demo>,
+    stopped: &AtomicBool,
+) -> anyhow::Result<ExitCode> {
     let before = *chat.stats();
-    let mut session = Session { chat, stopped, waiting: Vec::new(), before };
+    let mut session = Session { chat, demo, stopped, waiting: Vec::new(), before };
     for path in &args.image {
         session.show(path)?;
+    }
+    let mut editor = DefaultEditor::new()?;
+    if args.image.is_empty() && !session.offer(&mut editor)? {
+        return Ok(ExitCode::SUCCESS);
     }
     if io::stdin().is_terminal() {
         terminal::note("Ask something; /image PATH shows a picture, /help tells the rest.");
     }
-    let mut editor = DefaultEditor::new()?;
     loop {
         match editor.readline("> ") {
             Ok(line) => {
@@ -123,6 +133,30 @@ pub fn run(args: &Args, chat: &mut Chat, stopped: &AtomicBool) -> anyhow::Result
 }
 
 impl Session<'_> {
+    /// Shows one of the demo's pictures: which, a person at a terminal says; else the first. False where the person leaves.
+    fn offer(&mut self, editor: &mut DefaultEditor) -> anyhow::Result<bool> {
+        let Some((demo, first)) = self.demo.and_then(|demo| Some((demo, demo.pictures.first()?))) else {
+            return Ok(true);
+        };
+        if !io::stdin().is_terminal() {
+            self.show(first)?;
+            return Ok(true);
+        }
+        terminal::note(&demo.list());
+        loop {
+            let line = match editor.readline("Which picture? (Enter: 1) ") {
+                Ok(line) => line,
+                Err(ReadlineError::Interrupted | ReadlineError::Eof) => return Ok(false),
+                Err(error) => return Err(error.into()),
+            };
+            let text = if line.trim().is_empty() { "1" } else { line.trim() };
+            match self.show(&demo.picture(&pasted(text))) {
+                Ok(()) => return Ok(true),
+                Err(error) => terminal::error(&error),
+            }
+        }
+    }
+
     /// Does what one line asks for; false at the end. Only a closed stdout is an error here.
     fn line(&mut self, line: &str) -> anyhow::Result<bool> {
         let done = match parse(line) {
@@ -147,10 +181,16 @@ impl Session<'_> {
                 Ok(())
             }
             Line::NoPath => {
-                terminal::note("/image PATH: the path of a picture is missing");
+                match self.demo {
+                    Some(demo) => terminal::note(&format!("/image NUMBER, or a path:\n{}", demo.list())),
+                    None => terminal::note("/image PATH: the path of a picture is missing"),
+                }
                 Ok(())
             }
-            Line::Image(path) => self.show(&path),
+            Line::Image(path) => {
+                let path = self.demo.map_or_else(|| path.clone(), |demo| demo.picture(&path));
+                self.show(&path)
+            }
             Line::Regenerate => {
                 self.before = *self.chat.stats();
                 self.chat.regenerate().map_err(Into::into).and_then(print)
@@ -170,11 +210,18 @@ impl Session<'_> {
     fn show(&mut self, path: &Path) -> anyhow::Result<()> {
         let before = *self.chat.stats();
         let picture = self.chat.see(path)?;
+        let mut anew = "";
+        if self.demo.is_some() {
+            // It learned from conversations about one picture.
+            anew = if self.chat.context().0 > 0 { "; the conversation begins anew" } else { "" };
+            self.chat.clear();
+            self.waiting.clear();
+        }
         self.waiting.push(picture);
         let spent = self.chat.stats().since(&before);
         let seconds = terminal::seconds(spent.picture.as_secs_f64());
         let seen = if spent.pictures == 0 { ", seen before" } else { "" };
-        terminal::note(&format!("({}: {seconds}{seen})", file_name(path)));
+        terminal::note(&format!("({}: {seconds}{seen}{anew})", file_name(path)));
         Ok(())
     }
 

@@ -1,7 +1,7 @@
 //! From arguments to an open chat: files, threads, instruction set, memory.
 
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -23,20 +23,32 @@ use pumice_runtime::{
     sample::SamplerOptions,
 };
 
-use super::Args;
+use super::{Args, demo::Demo};
 use crate::{Usage, terminal};
 
-/// Opens the model that `args` name.
-pub fn open(args: &Args, cancel: Arc<AtomicBool>) -> anyhow::Result<Chat> {
-    let options = options(args, cancel.clone())?;
+/// What the command line names.
+pub enum Model {
+    /// A GGUF file.
+    File(PathBuf),
+    /// Random weights: the shape's name, perhaps with `:TYPE`.
+    Synthetic(String),
+    /// Nothing: the demo model.
+    Demo(Demo),
+}
+
+/// Opens `model` as `args` say.
+pub fn open(args: &Args, model: &Model, cancel: Arc<AtomicBool>) -> anyhow::Result<Chat> {
+    let options = options(args, model, cancel.clone())?;
     let cpu = Cpu::new(CpuOptions { threads: threads(args)?, isa: isa(args)? });
-    let mut chat = match (&args.model, &args.synthetic) {
-        (Some(folder), _) if folder.join("config.json").is_file() => bail!(
+    let mut chat = match model {
+        Model::File(folder) if folder.join("config.json").is_file() => bail!(
             "{0}: is a checkpoint's folder; make a GGUF file of it: pumice quantize {0} Q4_K_M",
             folder.display()
         ),
-        (Some(model), _) => Chat::open(model, Box::new(cpu), options)?,
-        (None, Some(shape)) => {
+        Model::File(path) | Model::Demo(Demo { model: path, .. }) => {
+            Chat::open(path, Box::new(cpu), options)?
+        }
+        Model::Synthetic(shape) => {
             terminal::note(&format!(
                 "random weights of the shape {shape:?}: the words below mean nothing; -m FILE takes a real model"
             ));
@@ -48,19 +60,20 @@ pub fn open(args: &Args, cancel: Arc<AtomicBool>) -> anyhow::Result<Chat> {
             let file = File::from_bytes(&format!("synthetic {shape}"), Bytes::new(bytes))?;
             Chat::from_files(&file, None, Box::new(cpu), options)?
         }
-        (None, None) => bail!("no model: give -m FILE, or --synthetic tiny to try the program"),
     };
     show_progress(&mut chat, cancel);
     Ok(chat)
 }
 
-fn options(args: &Args, cancel: Arc<AtomicBool>) -> anyhow::Result<Options> {
+fn options(args: &Args, model: &Model, cancel: Arc<AtomicBool>) -> anyhow::Result<Options> {
     let cache_type = DType::from_name(&args.cache_type)
         .filter(|t| matches!(t, DType::F16 | DType::F32 | DType::Q8_0))
         .ok_or_else(|| Usage(format!("--cache-type {}: f16, f32 or q8_0", args.cache_type)))?;
     let s = &args.sampling;
+    // The demo model's figures are those of its likeliest words.
+    let usual = if matches!(model, Model::Demo(_)) { 0.0 } else { SamplerOptions::default().temperature };
     let sampling = SamplerOptions {
-        temperature: s.temp,
+        temperature: s.temp.unwrap_or(usual),
         top_k: s.top_k,
         top_p: s.top_p,
         min_p: s.min_p,

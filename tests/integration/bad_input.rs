@@ -116,8 +116,8 @@ fn files_that_are_no_models() {
     let dir = folder("no-models");
     ask(&dir.join("absent.gguf")).fails_with(&["absent.gguf"]);
     ask(&dir).fails_with(&[text(&dir)]);
-    pumice(["chat", "-p", "Hi"]);
-    assert_eq!(pumice(["chat", "-p", "Hi"]).code, Some(2), "a wrong command line");
+    let half = pumice(["chat", "--mmproj", "half.gguf", "-p", "Hi"]);
+    assert_eq!(half.code, Some(2), "a vision half without its text half: {}", half.stderr);
     assert_eq!(pumice(["chat", "--synthetic", "tiny", "--no-such-flag"]).code, Some(2));
 }
 

@@ -132,3 +132,10 @@ fn no_mod_rs_and_no_drawers() {
         );
     }
 }
+
+/// The quantizer must not depend on the runtime, so it has its own list of the templates that a file may name.
+#[test]
+fn a_file_can_name_every_template_that_the_runtime_writes() {
+    let written: Vec<_> = pumice_runtime::prompt::Format::names().collect();
+    assert_eq!(pumice_quantize::TEMPLATES.as_slice(), written);
+}

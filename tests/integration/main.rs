@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod chatting;
+mod demo;
 mod golden;
 mod house;
 mod inspecting;
