@@ -19,6 +19,9 @@ pub enum Error {
     /// A vocabulary, prompt or picture that cannot be used.
     #[error(transparent)]
     Runtime(#[from] pumice_runtime::Error),
+    /// A checkpoint that cannot be made a GGUF.
+    #[error(transparent)]
+    Quantize(#[from] pumice_quantize::Error),
     /// libtorch through tch.
     #[error("libtorch: {0}")]
     Torch(#[from] tch::TchError),

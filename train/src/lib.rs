@@ -4,6 +4,7 @@ pub mod contrast;
 pub mod data;
 pub mod engine;
 pub mod error;
+pub mod eval;
 pub mod map;
 pub mod model;
 pub mod pretrain;

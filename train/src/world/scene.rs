@@ -167,6 +167,11 @@ impl Scene {
         counts
     }
 
+    /// The kinds with their zones, thing by thing.
+    pub fn list(&self) -> Vec<(Kind, Zone)> {
+        self.things.iter().map(|t| (t.kind, t.zone())).collect()
+    }
+
     /// How many of a kind there are.
     pub fn count(&self, kind: Kind) -> usize {
         self.things.iter().filter(|t| t.kind == kind).count()

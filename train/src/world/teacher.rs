@@ -134,8 +134,8 @@ pub enum Facts {
     Relation(Direction),
     /// Whether it is so.
     Truth(bool),
-    /// The kinds and their numbers.
-    Description(Vec<(Kind, usize)>),
+    /// The things and their places, in reading order.
+    Description(Vec<(Kind, Zone)>),
     /// The kinds to be named.
     Reasoning(Vec<Kind>),
 }
@@ -207,7 +207,7 @@ impl Teacher {
                 let detailed = rng.chance(0.5);
                 let rule = if detailed { &self.phrases.detail } else { &self.phrases.list };
                 let answer = if detailed { describe::detailed(scene) } else { describe::listed(scene) };
-                (rule.say(rng, &[]), answer, Facts::Description(scene.counts()))
+                (rule.say(rng, &[]), answer, Facts::Description(scene.list()))
             }
             Category::Reasoning => reason::ask(&self.phrases, scene, rng)?,
         };
