@@ -10,6 +10,7 @@ pub mod order;
 pub mod report;
 pub mod rows;
 pub mod scienceqa;
+pub mod vocabulary;
 
 pub use conversation::{ImagePosition, Sample, Template};
 pub use loader::{Loader, Position, Settings};

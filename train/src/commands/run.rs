@@ -1,22 +1,39 @@
 //! A run of a stage: model, data, engine, logs and checkpoints brought together.
 
-use std::{io::IsTerminal, path::Path, process::ExitCode};
+use std::{
+    io::IsTerminal,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+};
 
+use pumice_runtime::pixels::{Aspect, Preprocess};
 use pumice_train::{
     Error, Result,
+    data::{
+        self,
+        conversation::{ImagePosition, Template},
+        loader::{Loader, Position, Settings},
+        order,
+        rows::Rows,
+    },
     engine::{
         Engine, Group, Options,
         ranks::place::{Place, World},
         schedule::{self, Schedule},
-        trainer::{Plan, Watch as Alarm},
+        trainer::{Plan, Source, Trainer, Watch as Alarm},
     },
-    model::Llava,
+    model::{
+        Llava, Projector, VisionConfig,
+        checkpoint::{self, Load, Saved},
+    },
     recipe::{self, Recipe, Stage, estimate::Shape},
     report::{Jsonl, Observers, Progress, TensorBoard},
 };
+use serde_json::{Value, json};
 use tch::{Device, Kind};
 
-use super::devices;
+use super::{devices, terminal, watch::Watch};
 
 /// This rank's place and device.
 pub struct Here {
@@ -119,15 +136,161 @@ pub fn observers(out: Option<&Path>, first: u64, peak: Option<f64>) -> Result<Ob
     Ok(all)
 }
 
-/// Trains.
-pub fn run(recipe: &Recipe, _: &Shape) -> anyhow::Result<ExitCode> {
-    for (name, value) in [("model", &recipe.model), ("data", &recipe.data), ("out", &recipe.out)] {
-        if value.is_none() {
-            let flag = name.replace('_', "-");
-            return Err(
-                Error::Config(format!("{name} is not set: give --{flag}, or {name} in --config")).into()
-            );
-        }
+/// Trains a stage on files, from the newest checkpoint in `out` if there is one, and writes the result there.
+pub fn run(recipe: &Recipe, shape: &Shape) -> anyhow::Result<ExitCode> {
+    recipe.check()?;
+    let model = wanted("model", &recipe.model)?;
+    let data = wanted("data", &recipe.data)?;
+    let out = wanted("out", &recipe.out)?;
+    let here = Here::new(recipe)?;
+    let first = here.place.rank == 0;
+    tch::manual_seed(recipe.seed as i64);
+    let llava = open(recipe, model)?;
+    let config = llava.config.vision.clone().ok_or_else(|| {
+        Error::Config(format!("{} has no vision tower; give --vision-tower", model.display()))
+    })?;
+    let vocabulary = Arc::new(data::vocabulary::open(model)?);
+    let mut report = data::Report::default();
+    let rows = Arc::new(Rows::open(&[data.to_owned()], &mut report)?);
+    let steps = recipe.total_steps(rows.len() as u64);
+    let ranks = here.place.size as u64;
+    let machine = devices::found(here.device, recipe.kind, ranks)?;
+    let peak = machine.peak * ranks as f64;
+    let mut trainer = Trainer::new(engine(recipe, llava, &here)?, plan(recipe, steps, Some(out)));
+    let start = match trainer.resume()? {
+        None => Position::default(),
+        Some(position) => serde_json::from_value(position).map_err(|e| {
+            Error::Data(format!("{}: the checkpoint's place in the data cannot be read: {e}", out.display()))
+        })?,
+    };
+    let loader = Loader::new(
+        rows,
+        Template::new(template(recipe.template), vocabulary, config.im_start_end)?,
+        settings(recipe, &config, &here)?,
+        start,
+        report,
+    )?;
+    let to = if first {
+        observers(Some(out), trainer.engine.steps() + 1, Some(peak))?
+    } else {
+        Observers::default()
+    };
+    let mut watch = Watch::new(recipe, shape, ranks, to)?;
+    if first {
+        terminal::note(&format!(
+            "{steps} steps of {} rows; log and checkpoints in {}",
+            recipe.batch,
+            out.display()
+        ));
     }
-    super::not_built("training from files")
+    let mut batches = Batches(loader);
+    let done = trainer.run(&mut batches, &mut watch)?;
+    if first && !batches.0.report().is_clean() {
+        terminal::note(&batches.0.report().to_string());
+    }
+    if done < steps {
+        return Ok(ExitCode::from(130));
+    }
+    trainer.engine.gather()?;
+    if first {
+        let path = save(recipe, trainer.engine.stack(), model, out)?;
+        terminal::note(&format!("wrote {}", path.display()));
+    }
+    trainer.engine.ranks().barrier()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A setting that has no default.
+fn wanted<'a>(name: &str, value: &'a Option<PathBuf>) -> Result<&'a Path> {
+    value.as_deref().ok_or_else(|| {
+        let flag = name.replace('_', "-");
+        Error::Config(format!("{name} is not set: give --{flag}, or {name} in --config"))
+    })
+}
+
+/// The model to begin with, with the recipe's choices in place of the checkpoint's.
+fn open(recipe: &Recipe, path: &Path) -> Result<Llava> {
+    let load = Load {
+        vision_tower: recipe.vision_tower.clone(),
+        projector: recipe.projector.clone(),
+        fresh: Some(match recipe.projector_type {
+            recipe::ProjectorType::Linear => Projector::Linear,
+            recipe::ProjectorType::Mlp2xGelu => Projector::Mlp(2),
+        }),
+        pad: Some(recipe.image_aspect_ratio == recipe::AspectRatio::Pad),
+    };
+    let mut model = checkpoint::load(path, &load)?;
+    if let Some(vision) = &mut model.config.vision {
+        vision.select_layer = recipe.select_layer;
+        vision.keep_class = recipe.select_feature == recipe::SelectFeature::ClsPatch;
+    }
+    Ok(model)
+}
+
+/// The data's name of the recipe's template.
+fn template(template: recipe::Template) -> &'static str {
+    match template {
+        recipe::Template::Plain => "plain",
+        recipe::Template::V0 => "v0",
+        recipe::Template::V1 => "v1",
+        recipe::Template::Llama2 => "llava_llama_2",
+    }
+}
+
+/// How samples are made for this model and rank.
+fn settings(recipe: &Recipe, vision: &VisionConfig, here: &Here) -> Result<Settings> {
+    let aspect = if vision.pad { Aspect::Pad } else { Aspect::Square };
+    let [mean, std] = vision.clip.colours;
+    let preprocess = Preprocess { mean, std, ..Preprocess::clip(vision.clip.image as usize, aspect) };
+    Ok(Settings {
+        images: recipe.image_folder.clone().unwrap_or_default(),
+        preprocess,
+        patches: vision.tokens() as usize,
+        max_length: recipe.max_length as usize,
+        position: match recipe.image_position {
+            recipe::ImagePosition::Random => ImagePosition::Random,
+            recipe::ImagePosition::Front => ImagePosition::Front,
+        },
+        shape: order::Shape {
+            seed: recipe.seed,
+            batch: recipe.device_batch as usize,
+            accumulate: recipe.accumulation(here.place.size as u64)? as usize,
+            world: here.place.size,
+            grouped: recipe.group_by_modality_length,
+        },
+        rank: here.place.rank,
+        threads: recipe.workers as usize,
+        ahead: 2,
+    })
+}
+
+/// Stage 1 gives a projector; the others a whole LLaVA, in llava-hf's layout where that has the projector, else in the authors'.
+fn save(recipe: &Recipe, model: &Llava, base: &Path, out: &Path) -> Result<PathBuf> {
+    if recipe.stage == Stage::Align {
+        let path = out.join("mm_projector.safetensors");
+        checkpoint::save_projector(model, &path, kind(recipe))?;
+        return Ok(path);
+    }
+    let saved = Saved { kind: kind(recipe), tokenizer: Some(base.into()), tower: true };
+    let path = out.join("llava");
+    match recipe.projector_type {
+        recipe::ProjectorType::Mlp2xGelu => checkpoint::save_llava_hf(model, &path, &saved)?,
+        recipe::ProjectorType::Linear => checkpoint::save_authors(model, &path, &saved)?,
+    }
+    Ok(path)
+}
+
+/// The loader as the trainer's source.
+struct Batches(Loader);
+
+impl Source for Batches {
+    type Batch = data::Batch;
+
+    fn next(&mut self) -> Result<Option<data::Batch>> {
+        self.0.next_batch().map(Some)
+    }
+
+    fn position(&self) -> Value {
+        json!(self.0.position())
+    }
 }
