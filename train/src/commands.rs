@@ -8,6 +8,7 @@ mod eval;
 mod flags;
 mod launch;
 mod lm;
+mod pretrain;
 mod run;
 mod start;
 mod synthetic;

@@ -29,7 +29,7 @@ use crate::{
 /// What both pre-trainings share.
 #[derive(Clone, Debug)]
 pub struct Run {
-    /// Where the folder of the finished model goes.
+    /// Folder of checkpoints and logs, and of the finished model ([`Run::model`]).
     pub out: PathBuf,
     /// Steps.
     pub steps: u64,
@@ -50,6 +50,11 @@ pub struct Run {
 }
 
 impl Run {
+    /// Where the finished model's folder stands: beside the checkpoints and logs in `out`.
+    pub fn model(&self) -> PathBuf {
+        self.out.join("model")
+    }
+
     fn options(&self) -> Options {
         Options {
             kind: self.kind,
@@ -66,7 +71,7 @@ impl Run {
             schedule: Schedule::cosine(self.lr, 0.03, self.steps),
             save_every: self.save_every,
             keep: 1,
-            folder: Some(self.out.join("checkpoints")),
+            folder: Some(self.out.clone()),
             watch: Watch::default(),
         }
     }
@@ -129,7 +134,7 @@ impl ClipRun {
         ))
     }
 
-    /// Trains and writes the tower's folder to `out`; `None` where it was stopped before the end.
+    /// Trains and writes the tower's folder; `None` where it was stopped before the end.
     ///
     /// # Errors
     /// No font, a full disk, a loss that is no number.
@@ -146,7 +151,7 @@ impl ClipRun {
             return Ok(None);
         }
         let stack = trainer.engine.stack();
-        save_clip(&self.config, stack.tower(), true, &self.run.out, Kind::Float)?;
+        save_clip(&self.config, stack.tower(), true, &self.run.model(), Kind::Float)?;
         let mut unseen = self.pictures(Split::Test, world::painter(self.font.as_deref(), side)?, 128)?;
         let mut sums = [0.0; 3];
         const BATCHES: usize = 8;
@@ -232,7 +237,7 @@ impl Source for Spoken {
 }
 
 impl TextRun {
-    /// Trains and writes the model's folder with its tokenizer to `out`; whether it came to the end.
+    /// Trains and writes the model's folder with its tokenizer; whether it came to the end.
     ///
     /// # Errors
     /// A full disk, a loss that is no number.
@@ -259,7 +264,7 @@ impl TextRun {
             let tokenizer = tempfile::tempdir().map_err(Error::io("a temporary folder"))?;
             pieces.write(tokenizer.path())?;
             let saved = Saved { kind: Kind::Float, tokenizer: Some(tokenizer.path().into()), tower: false };
-            save_llama(trainer.engine.stack(), &self.run.out, &saved)?;
+            save_llama(trainer.engine.stack(), &self.run.model(), &saved)?;
         }
         Ok(done)
     }

@@ -57,7 +57,12 @@ impl Here {
 
 /// The crate's name of the recipe's number type.
 pub fn kind(recipe: &Recipe) -> Kind {
-    match recipe.kind {
+    number(recipe.kind)
+}
+
+/// The same of a flag.
+pub fn number(kind: recipe::Kind) -> Kind {
+    match kind {
         recipe::Kind::Bf16 => Kind::BFloat16,
         recipe::Kind::F32 => Kind::Float,
     }
@@ -175,7 +180,7 @@ pub fn run(recipe: &Recipe, shape: &Shape) -> anyhow::Result<ExitCode> {
     } else {
         Observers::default()
     };
-    let mut watch = Watch::new(recipe, shape, ranks, to)?;
+    let mut watch = Watch::of_stage(recipe, shape, ranks, to)?;
     if first {
         terminal::note(&format!(
             "{steps} steps of {} rows; log and checkpoints in {}",

@@ -32,7 +32,7 @@ pub fn run(recipe: &Recipe, shape: &Shape, preset: Preset) -> anyhow::Result<Exi
     let mut noise = Noise::new(recipe, shape, preset);
     let mut trainer = Trainer::new(engine, run::plan(recipe, recipe.steps.unwrap_or(STEPS), None));
     let to = if here.place.rank == 0 { run::observers(None, 1, Some(peak))? } else { Observers::default() };
-    let mut watch = Watch::new(recipe, shape, ranks, to)?;
+    let mut watch = Watch::of_stage(recipe, shape, ranks, to)?;
     trainer.run(&mut noise, &mut watch)?;
     let measured = &watch.steps[1.min(watch.steps.len().saturating_sub(1))..];
     let seconds: f64 = measured.iter().map(|step| step.seconds).sum();

@@ -23,8 +23,8 @@ use super::{devices, terminal};
 
 /// What the engine tells, to whom it concerns. On ranks other than the first `to` is empty.
 pub struct Watch {
-    recipe: Recipe,
-    shape: Shape,
+    /// FLOPs of a step of so many tokens in so many rows.
+    flops: Box<dyn Fn(f64, f64) -> f64>,
     ranks: u64,
     to: Observers,
     stop: Arc<AtomicBool>,
@@ -33,11 +33,21 @@ pub struct Watch {
 }
 
 impl Watch {
+    /// For a stage of `recipe`.
+    ///
+    /// # Errors
+    /// As [`Watch::new`].
+    pub fn of_stage(recipe: &Recipe, shape: &Shape, ranks: u64, to: Observers) -> anyhow::Result<Self> {
+        let (recipe, shape) = (recipe.clone(), *shape);
+        // Rows of text alone are few, and their missing picture is a hundredth of a row's work.
+        Self::new(Box::new(move |tokens, rows| step_flops(&recipe, &shape, tokens, rows, rows)), ranks, to)
+    }
+
     /// Ctrl-C sets a flag that ends the run after the step, saved; a second one ends it at once.
     ///
     /// # Errors
     /// The system does not let it catch Ctrl-C.
-    pub fn new(recipe: &Recipe, shape: &Shape, ranks: u64, to: Observers) -> anyhow::Result<Self> {
+    pub fn new(flops: Box<dyn Fn(f64, f64) -> f64>, ranks: u64, to: Observers) -> anyhow::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let flag = stop.clone();
         ctrlc::set_handler(move || {
@@ -47,7 +57,7 @@ impl Watch {
             terminal::note("stopping after this step; Ctrl-C again stops at once, without saving");
         })
         .context("Ctrl-C cannot be caught")?;
-        Ok(Self { recipe: recipe.clone(), shape: *shape, ranks, to, stop, steps: Vec::new() })
+        Ok(Self { flops, ranks, to, stop, steps: Vec::new() })
     }
 
     /// Whether a person stopped the run.
@@ -69,8 +79,7 @@ impl trainer::Observer for Watch {
             tokens,
             seconds: report.time.as_secs_f64(),
             memory: report.memory.unwrap_or_else(devices::resident),
-            // Rows of text alone are few, and their missing picture is a hundredth of a row's work.
-            flops: step_flops(&self.recipe, &self.shape, tokens as f64, rows as f64, rows as f64),
+            flops: (self.flops)(tokens as f64, rows as f64),
             skipped_rows: 0,
         };
         if let Err(error) = self.to.step(&step) {
