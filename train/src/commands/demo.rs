@@ -1,15 +1,143 @@
-//! `pumice-train demo`: the whole road from an empty folder to the demo model.
+//! `pumice-train demo`: the whole road from an empty folder to the demo model, in the commands that a person would give.
+//!
+//! Each stage is a process of its own, so that its memory is gone when it ends and its command line can be read, copied and changed. A stage
+//! whose result is there is not run again, and one that was stopped goes on from its last checkpoint.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, ExitCode},
+    time::Instant,
+};
+
+use anyhow::Context;
+use pumice_quantize::{FileType, Options, Recipe, Source, SourceOptions};
+
+use super::terminal;
 
 #[derive(clap::Args)]
+#[command(after_help = "\
+Example:
+  pumice-train demo demo            (hours on two cores; the result is demo/pumice-demo-q4_k_m.gguf)")]
 pub struct Args {
     /// Folder to work in.
     #[arg(value_name = "OUT")]
-    path: PathBuf,
+    out: PathBuf,
+    /// Pictures of the world that the two stages see.
+    #[arg(long, value_name = "N", default_value_t = 50_000)]
+    pictures: u64,
+    /// Multiplies every stage's steps: 0.01 tries the road, 2 learns longer.
+    #[arg(long, value_name = "X", default_value_t = 1.0)]
+    scale: f64,
+    /// The colour font whose pictograms are drawn; by default the system's Noto Color Emoji.
+    #[arg(long, value_name = "FILE")]
+    font: Option<PathBuf>,
+}
+
+/// A command of this program and the file or folder that it ends with.
+struct Step {
+    name: &'static str,
+    result: PathBuf,
+    arguments: Vec<String>,
+}
+
+/// What stage 1 and stage 2 share. `v1` in stage 1 too (as the first release had its one template in both): a model that knows nothing but
+/// conversations cannot continue a bare picture. One rate for projector and language model, a hundred times Vicuna's: the model is a thousand
+/// times smaller.
+const STAGE: &str = "--template v1 --batch 16 --device-batch 16 --kind bf16 --checkpointing=false --save-every 250 --keep 2 --workers 1 \
+    --group-by-modality-length=false";
+
+/// A command line: words of `text`, where `{name}` stands for a path, which may hold spaces.
+fn words(text: &str, paths: &[(&str, PathBuf)]) -> Vec<String> {
+    let word = |word: &str| {
+        let path = paths.iter().find(|(name, _)| word == format!("{{{name}}}"));
+        path.map_or_else(|| word.to_owned(), |(_, path)| path.display().to_string())
+    };
+    text.split_whitespace().map(word).collect()
+}
+
+fn steps(args: &Args) -> Vec<Step> {
+    let at = |name: &str| args.out.join(name);
+    let n = |steps: u64| ((steps as f64 * args.scale) as u64).max(1);
+    let mut paths: Vec<(&str, PathBuf)> = [
+        ("world", "world"),
+        ("images", "world/images"),
+        ("captions", "world/captions.json"),
+        ("instruct", "world/instruct.json"),
+        ("clip", "clip"),
+        ("tower", "clip/model"),
+        ("lm", "lm"),
+        ("model", "lm/model"),
+        ("align", "align"),
+        ("projector", "align/mm_projector.safetensors"),
+        ("tune", "tune"),
+    ]
+    .map(|(name, path)| (name, at(path)))
+    .into();
+    let font = if args.font.is_some() { "--font {font}" } else { "" };
+    paths.extend(args.font.clone().map(|font| ("font", font)));
+    let (pictures, clip, lm, align, tune) = (args.pictures, n(1700), n(1300), n(500), n(4000));
+    let base = "--model {model} --vision-tower {tower} --image-folder {images}";
+    [
+        // The tokenizer's files are the last that `world` writes.
+        ("world", "world/tokenizer_config.json", format!("world {{world}} --pictures {pictures} --turns 10 {font}")),
+        ("clip", "clip/model", format!("clip -o {{clip}} --steps {clip} {font}")),
+        ("lm", "lm/model", format!("lm -o {{lm}} --steps {lm}")),
+        (
+            "align",
+            "align/mm_projector.safetensors",
+            format!("align {base} --data {{captions}} -o {{align}} --steps {align} --lr 2e-3 {STAGE}"),
+        ),
+        (
+            "tune",
+            "tune/llava",
+            format!(
+                "tune {base} --projector {{projector}} --data {{instruct}} -o {{tune}} --steps {tune} --lr 1e-3 {STAGE}"
+            ),
+        ),
+    ]
+    .map(|(name, result, text)| Step { name, result: at(result), arguments: words(&text, &paths) })
+    .into()
 }
 
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let _ = args.path;
-    super::not_built("demo")
+    anyhow::ensure!(
+        args.scale.is_finite() && args.scale > 0.0 && args.pictures > 0,
+        "--scale and --pictures must be more than 0"
+    );
+    let program = std::env::current_exe().context("this program cannot be found to run its own stages")?;
+    let begin = Instant::now();
+    for step in steps(&args) {
+        if step.result.exists() {
+            terminal::note(&format!("{}: {} is there", step.name, step.result.display()));
+            continue;
+        }
+        terminal::note(&format!("pumice-train {}", step.arguments.join(" ")));
+        let start = Instant::now();
+        let status = Command::new(&program).args(&step.arguments).status();
+        let status = status.with_context(|| format!("{} cannot be started", program.display()))?;
+        if !status.success() {
+            terminal::note(&format!("{} ended early; the same command goes on from there", step.name));
+            return Ok(ExitCode::from(status.code().and_then(|c| u8::try_from(c).ok()).unwrap_or(1)));
+        }
+        terminal::note(&format!("{} took {:.1} min", step.name, start.elapsed().as_secs_f64() / 60.0));
+    }
+    for (name, kind) in [("f32", FileType::F32), ("q8_0", FileType::Q8_0), ("q4_k_m", FileType::Q4_K_M)] {
+        quantize(&args.out.join("tune/llava"), &args.out.join(format!("pumice-demo-{name}.gguf")), kind)?;
+    }
+    terminal::note(&format!(
+        "made {} in {:.0} min; judge it with: pumice-train eval {0}",
+        args.out.join("pumice-demo-q4_k_m.gguf").display(),
+        begin.elapsed().as_secs_f64() / 60.0
+    ));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// As `pumice quantize` does it.
+fn quantize(checkpoint: &Path, out: &Path, kind: FileType) -> anyhow::Result<()> {
+    let options = SourceOptions { template: Some("v1".into()), ..SourceOptions::default() };
+    let source = Source::open(checkpoint, &options)?;
+    let options = Options { force: true, ..Options::new(Recipe::new(kind)) };
+    let report = pumice_quantize::run(&source, out, &options, &())?;
+    terminal::note(&format!("wrote {} ({:.1} MB)", out.display(), report.bytes as f64 / 1e6));
+    Ok(())
 }
