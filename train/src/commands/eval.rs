@@ -42,6 +42,9 @@ pub struct Args {
     /// Folder of the vision tower, where a checkpoint does not hold it.
     #[arg(long, value_name = "DIR")]
     vision_tower: Option<PathBuf>,
+    /// A projector's file or folder, where MODEL is a text model's folder (what stage 1 leaves).
+    #[arg(long, value_name = "PATH")]
+    projector: Option<PathBuf>,
     /// Conversation template, where the model names none or a wrong one.
     #[arg(long, value_name = "NAME")]
     template: Option<String>,
@@ -132,6 +135,7 @@ fn judge(path: &Path, file_type: Option<FileType>, args: &Args, exam: &Exam) -> 
     let opening = Opening {
         mmproj: args.mmproj.clone(),
         vision_tower: args.vision_tower.clone(),
+        projector: args.projector.clone(),
         file_type,
         template: args.template.clone(),
         predict: args.predict as usize,

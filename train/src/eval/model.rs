@@ -26,6 +26,8 @@ pub struct Opening {
     pub mmproj: Option<PathBuf>,
     /// The vision tower's folder, where a checkpoint does not hold it.
     pub vision_tower: Option<PathBuf>,
+    /// A projector's file or folder, where the path is a text model or its own is not meant.
+    pub projector: Option<PathBuf>,
     /// The type to convert to; `None`: a GGUF file as it is, a checkpoint to F32.
     pub file_type: Option<FileType>,
     /// The conversation template, where the model names none or a wrong one.
@@ -68,6 +70,7 @@ impl Model {
                 let options = SourceOptions {
                     mmproj: opening.mmproj.clone(),
                     vision_tower: opening.vision_tower.clone(),
+                    projector: opening.projector.clone(),
                     template: opening.template.clone(),
                     ..SourceOptions::default()
                 };

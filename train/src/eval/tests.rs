@@ -2,7 +2,17 @@
 
 use std::collections::HashSet;
 
+use pumice_quantize::FileType;
+use tch::{Device, Kind};
+
 use super::*;
+use crate::{
+    model::{
+        ClipConfig, LlamaConfig, Llava, LlavaConfig, Projector, VisionConfig,
+        checkpoint::{Saved, save_llava_hf},
+    },
+    world::{self, vocabulary},
+};
 
 fn replies(questions: &[Question], said: impl Fn(&Question) -> String) -> Vec<Reply> {
     questions.iter().map(|q| Reply { text: said(q), cut: false }).collect()
@@ -94,4 +104,62 @@ fn goals_tell_by_how_much_they_are_missed() {
     assert_eq!(Goal::AtLeast(90.0).short(90.0), 0.0);
     assert_eq!(Goal::AtMost(3.0).short(5.5), 2.5);
     assert_eq!([44.0, 45.0, 55.0, 57.0].map(|p| Goal::Between(45.0, 55.0).short(p)), [1.0, 0.0, 0.0, 2.0]);
+}
+
+#[test]
+fn a_model_that_knows_nothing_scores_nothing() {
+    let Ok(painter) = world::painter(None, 32) else {
+        return; // no pictograms on this machine: nothing to look at
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let tokenizer = folder.path().join("tokenizer");
+    std::fs::create_dir(&tokenizer).unwrap();
+    let pieces = vocabulary::train(1200).unwrap();
+    pieces.write(&tokenizer).unwrap();
+    tch::manual_seed(1);
+    let vision = VisionConfig::new(ClipConfig::new(32, 16, 32, 64, 2, 2), Projector::Mlp(2), false);
+    let text = LlamaConfig::new(pieces.len() as i64, 32, 64, 2, 2, 256);
+    let model =
+        Llava::init(LlavaConfig { text, vision: Some(vision), image_id: None }, Kind::Float, Device::Cpu);
+    let path = folder.path().join("llava-tiny");
+    save_llava_hf(&model, &path, &Saved { kind: Kind::Float, tokenizer: Some(tokenizer), tower: true })
+        .unwrap();
+    let exam = Exam { scenes: 4, ..Exam::default() };
+    for (file_type, name) in [(None, "llava-tiny F32"), (Some(FileType::Q8_0), "llava-tiny Q8_0")] {
+        let opening = Opening { file_type, predict: 8, ..Opening::default() };
+        let model = Model::open(&path, &opening).unwrap();
+        assert_eq!((model.name.as_str(), model.side()), (name, 32));
+        let table = exam
+            .sit(
+                2,
+                || {
+                    let mut student = model.student(&painter, 1, &exam)?;
+                    Ok(move |scene: &Scene, questions: &[Question]| student.answer(scene, questions))
+                },
+                &|_| (),
+            )
+            .unwrap();
+        let right: usize = table.tallies.values().map(|t| t.right).sum();
+        assert_eq!(table.tallies[&Subject::Kind].n, 4);
+        assert!(right <= 3, "{right} right by chance: {table:?}");
+        assert!(table.cut() > 0, "random weights do not know when to stop");
+    }
+    let missing = Model::open(&folder.path().join("absent"), &Opening::default()).unwrap_err().to_string();
+    assert!(missing.contains("absent"), "{missing}");
+}
+
+#[test]
+fn a_model_without_eyes_is_not_examined() {
+    let folder = tempfile::tempdir().unwrap();
+    let tokenizer = folder.path().join("tokenizer");
+    std::fs::create_dir(&tokenizer).unwrap();
+    let pieces = vocabulary::train(600).unwrap();
+    pieces.write(&tokenizer).unwrap();
+    let text = LlamaConfig::new(pieces.len() as i64, 32, 64, 1, 2, 256);
+    let model = Llava::init(LlavaConfig { text, vision: None, image_id: None }, Kind::Float, Device::Cpu);
+    let path = folder.path().join("vicuna-tiny");
+    let saved = Saved { kind: Kind::Float, tokenizer: Some(tokenizer), tower: false };
+    crate::model::checkpoint::save_llama(&model, &path, &saved).unwrap();
+    let error = Model::open(&path, &Opening::default()).unwrap_err().to_string();
+    assert!(error.contains("vicuna-tiny") && error.contains("has no vision part"), "{error}");
 }

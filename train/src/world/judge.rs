@@ -66,12 +66,15 @@ pub fn score(question: &Question, answer: &str) -> Outcome {
 
 /// Lower case, with one spelling for each place: "upper left" becomes "top-left".
 fn plain(answer: &str) -> String {
-    let mut text = answer.to_lowercase();
-    for (from, to) in [("upper", "top"), ("lower", "bottom"), ("centre", "center"), ("middle", "center")] {
+    let mut text = format!(" {}", answer.to_lowercase());
+    // From the start of a word: a sunflower is not at the bottom.
+    for (from, to) in
+        [(" upper", " top"), (" lower", " bottom"), (" centre", " center"), (" middle", " center")]
+    {
         text = text.replace(from, to);
     }
     for (row, column) in [("top", "left"), ("top", "right"), ("bottom", "left"), ("bottom", "right")] {
-        text = text.replace(&format!("{row} {column}"), &format!("{row}-{column}"));
+        text = text.replace(&format!(" {row} {column}"), &format!(" {row}-{column}"));
     }
     text
 }

@@ -29,6 +29,7 @@ fn a_kind_is_named_alone() {
     for answer in ["top-left cake.", "top-left nothing.", "top-left fox, right cake.", "top-left.", ""] {
         assert!(!right(&fox, answer), "{answer}");
     }
+    assert!(right(&Facts::Kind(Some(kind("sunflower"))), "lower left sunflower."));
     assert!(right(&Facts::Kind(None), "top-left nothing."));
     assert!(!right(&Facts::Kind(None), "top-left."), "silence is not nothing");
     assert!(!right(&Facts::Kind(None), "top-left fox."));
