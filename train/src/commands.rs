@@ -5,12 +5,15 @@ mod clip;
 mod demo;
 mod devices;
 mod eval;
+mod export;
 mod flags;
 mod launch;
 mod lm;
 mod pretrain;
 mod run;
+mod sqa;
 mod start;
+mod student;
 mod synthetic;
 mod terminal;
 mod watch;
@@ -55,7 +58,9 @@ enum Command {
     /// Stage 2: projector and language model learn to follow instructions about pictures.
     Tune(align::Args),
     /// Fine-tune on ScienceQA.
-    Sqa(align::Args),
+    Sqa(sqa::Args),
+    /// Write a checkpoint again, in another layout or type.
+    Export(export::Args),
     /// Start several ranks of another command on this machine, as torchrun does.
     Launch(launch::Args),
     /// Draw the demo world: pictures, captions, conversations, vocabulary.
@@ -78,7 +83,8 @@ pub fn main() -> ExitCode {
     let outcome = start::check_libtorch().and_then(|()| match args.command {
         Command::Align(args) => align::run(Stage::Align, args),
         Command::Tune(args) => align::run(Stage::Tune, args),
-        Command::Sqa(args) => align::run(Stage::Sqa, args),
+        Command::Sqa(args) => sqa::run(args),
+        Command::Export(args) => export::run(args),
         Command::Launch(args) => launch::run(args),
         Command::World(args) => world::run(args),
         Command::Clip(args) => clip::run(args),

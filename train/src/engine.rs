@@ -128,6 +128,11 @@ impl<S: Stack> Engine<S> {
         &self.stack
     }
 
+    /// The model, at the end of its training, and the processes that trained it.
+    pub fn into_parts(self) -> (S, Box<dyn Ranks>) {
+        (self.stack, self.ranks)
+    }
+
     /// The processes of this run.
     pub fn ranks(&self) -> &dyn Ranks {
         &*self.ranks

@@ -200,8 +200,8 @@ pub struct Recipe {
     pub kind: Kind,
     /// Keep each layer's input only and compute the layer again in the backward pass.
     pub checkpointing: bool,
-    /// What is sharded over the ranks: 0 nothing (for estimates; the engine always shards as with 2, which changes no number), 2 optimizer state,
-    /// gradients and master weights, 3 weights too.
+    /// What is sharded over the ranks: 2 optimizer state, gradients and master weights, 3 weights too. 0, as some published runs
+    /// have it, runs as 2, which changes no number and needs less memory.
     pub zero: u64,
     /// Batches of like length, with and without picture apart.
     pub group_by_modality_length: bool,

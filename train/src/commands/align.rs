@@ -3,7 +3,7 @@
 use std::{io::Write, path::PathBuf, process::ExitCode};
 
 use pumice_train::{
-    Error,
+    Error, Result,
     engine::ranks::place::Place,
     recipe::{
         Layered, Preset, Stage,
@@ -11,7 +11,7 @@ use pumice_train::{
     },
 };
 
-use super::{devices, flags::Flags, run, synthetic};
+use super::{devices, flags::Flags, run, sqa, synthetic};
 
 #[derive(clap::Args)]
 #[command(after_help = "\
@@ -47,14 +47,31 @@ pub struct Args {
     flags: Flags,
 }
 
+impl Args {
+    /// The settings, laid over each other.
+    ///
+    /// # Errors
+    /// The file cannot be read, or a setting is unknown or makes no sense.
+    pub fn layered(&self, stage: Stage) -> Result<Layered> {
+        let text = match &self.config {
+            Some(path) => Some(std::fs::read_to_string(path).map_err(Error::io(path))?),
+            None => None,
+        };
+        let file = self.config.as_deref().zip(text.as_deref());
+        Layered::new(self.preset, stage, file, &self.flags.table()?)
+    }
+}
+
 pub fn run(stage: Stage, args: Args) -> anyhow::Result<ExitCode> {
-    let text = match &args.config {
-        Some(path) => Some(std::fs::read_to_string(path).map_err(Error::io(path))?),
-        None => None,
-    };
-    let file = args.config.as_deref().zip(text.as_deref());
-    let layered = Layered::new(args.preset, stage, file, &args.flags.table()?)?;
-    let recipe = &layered.recipe;
+    let layered = args.layered(stage)?;
+    let mut recipe = layered.recipe.clone();
+    // ScienceQA's own files become rows beside the run's log; where nothing is run, for as long as they are counted.
+    let passing = tempfile::tempdir().map_err(Error::io(std::env::temp_dir()))?;
+    if stage == Stage::Sqa {
+        let to = recipe.out.clone().filter(|_| !args.show_config);
+        sqa::rows(&mut recipe, args.preset, to.as_deref().unwrap_or(passing.path()))?;
+    }
+    let recipe = &recipe;
     let shape = Shape::of(args.preset).read(recipe.model.as_deref(), recipe.vision_tower.as_deref())?;
     if !args.show_config {
         return if args.synthetic {

@@ -133,7 +133,7 @@ pub struct Flags {
     /// Keep each layer's input only, and compute the layer again in the backward pass.
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Machine")]
     checkpointing: Option<bool>,
-    /// What is sharded over the ranks: 2 optimizer state and gradients, 3 weights too (0 asks for none and runs as 2).
+    /// What is sharded over the ranks: 2 optimizer state and gradients, 3 weights too (0 runs as 2: the same numbers in less memory).
     #[arg(long, value_name = "N", help_heading = "Machine")]
     zero: Option<u64>,
 

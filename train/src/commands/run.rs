@@ -4,7 +4,10 @@ use std::{
     io::IsTerminal,
     path::{Path, PathBuf},
     process::ExitCode,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use pumice_runtime::pixels::{Aspect, Preprocess};
@@ -18,22 +21,19 @@ use pumice_train::{
         rows::Rows,
     },
     engine::{
-        Engine, Group, Options,
+        Engine, Group, Options, Stack,
         ranks::place::{Place, World},
         schedule::{self, Schedule},
         trainer::{Plan, Source, Trainer, Watch as Alarm},
     },
-    model::{
-        Llava, Projector, VisionConfig,
-        checkpoint::{self, Load, Saved},
-    },
-    recipe::{self, Recipe, Stage, estimate::Shape},
+    model::{Llava, LlavaConfig, Lora, VisionConfig},
+    recipe::{self, Recipe, estimate::Shape},
     report::{Jsonl, Observers, Progress, TensorBoard},
 };
 use serde_json::{Value, json};
 use tch::{Device, Kind};
 
-use super::{devices, terminal, watch::Watch};
+use super::{devices, student, terminal, watch::Watch};
 
 /// This rank's place and device.
 pub struct Here {
@@ -68,45 +68,34 @@ pub fn number(kind: recipe::Kind) -> Kind {
     }
 }
 
-/// `model` on its device with the units of the recipe's stage trainable, and the engine around it.
+/// The engine around `stack`, whose units are trainable or frozen already.
 ///
 /// # Errors
-/// Adapters are asked for, ranks are missing, or the batch cannot be shared out.
-pub fn engine(recipe: &Recipe, mut model: Llava, here: &Here) -> Result<Engine<Llava>> {
-    if recipe.lora.is_some() {
-        return Err(Error::Config("adapters ([lora], --lora) are not built in this version".into()));
+/// Ranks are missing, the batch cannot be shared out, or settings contradict each other.
+pub fn engine<S: Stack>(recipe: &Recipe, stack: S, here: &Here) -> Result<Engine<S>> {
+    let ranks = here.place.size;
+    let shard_weights = recipe.zero == 3 && ranks > 1;
+    if shard_weights && !recipe.checkpointing {
+        return Err(Error::Config(
+            "zero = 3 (weights sharded over the ranks) needs checkpointing: without it each layer's graph would keep the gathered weights; \
+             give --checkpointing, or --zero 2"
+                .into(),
+        ));
     }
-    let (kind, ranks) = (kind(recipe), here.place.size);
-    let accumulate = recipe.accumulation(ranks as u64)? as usize;
-    for unit in model.units_mut() {
-        let taken = std::mem::replace(unit, pumice_train::unit::Unit::frozen("", Vec::new()));
-        let learns = match taken.name.as_str() {
-            "clip" => false,
-            "projector" => true,
-            _ => recipe.stage != Stage::Align,
-        };
-        // A new projector's small numbers would lose bits in bf16 before the first step; the checkpoint's own have none to lose.
-        let own = if taken.name == "projector" { Kind::Float } else { kind };
-        *unit = if learns {
-            taken.trainable(own, here.device, ranks as i64)
-        } else {
-            taken.to(kind, here.device)
-        };
-    }
-    let world = World::on(&here.place, here.device)?;
     let options = Options {
-        kind,
-        accumulate,
+        kind: kind(recipe),
+        accumulate: recipe.accumulation(ranks as u64)? as usize,
         checkpoint: recipe.checkpointing,
-        shard_weights: recipe.zero == 3 && ranks > 1,
+        shard_weights,
         clip: recipe.clip,
         betas: (recipe.betas[0], recipe.betas[1]),
         eps: recipe.eps,
         seed: recipe.seed,
         ..Options::default()
     };
+    let world = World::on(&here.place, here.device)?;
     let projector = recipe.projector_lr.map_or(1.0, |lr| lr / recipe.lr);
-    Engine::new(model, world.ranks, options, &|name| Group::of(name, projector, recipe.weight_decay))
+    Engine::new(stack, world.ranks, options, &|name| Group::of(name, projector, recipe.weight_decay))
 }
 
 /// What the trainer does over `steps` steps.
@@ -145,23 +134,51 @@ pub fn observers(out: Option<&Path>, first: u64, peak: Option<f64>) -> Result<Ob
 pub fn run(recipe: &Recipe, shape: &Shape) -> anyhow::Result<ExitCode> {
     recipe.check()?;
     let model = wanted("model", &recipe.model)?;
-    let data = wanted("data", &recipe.data)?;
+    wanted("data", &recipe.data)?;
     let out = wanted("out", &recipe.out)?;
     let here = Here::new(recipe)?;
-    let first = here.place.rank == 0;
     tch::manual_seed(recipe.seed as i64);
-    let llava = open(recipe, model)?;
-    let config = llava.config.vision.clone().ok_or_else(|| {
+    let llava = student::open(recipe, model)?;
+    let config = llava.config.clone();
+    let ended = match &recipe.lora {
+        None => {
+            let stack = student::of_stage(recipe, llava, &here);
+            let save = |llava: Llava| student::save(recipe, &llava, model, out);
+            train(recipe, shape, &here, (stack, &config), save)?
+        }
+        Some(settings) => {
+            let stack = student::adapted(settings, recipe, llava, &here)?;
+            let save = |lora: Lora| student::save_adapted(recipe, lora, model, out);
+            train(recipe, shape, &here, (stack, &config), save)?
+        }
+    };
+    Ok(ExitCode::from(if ended { 0 } else { 130 }))
+}
+
+/// Trains `stack`, a model of `config`, to its last step and lets the first rank `save` it, which tells what it wrote; false where Ctrl-C came before.
+fn train<S: Stack<Batch = data::Batch>>(
+    recipe: &Recipe,
+    shape: &Shape,
+    here: &Here,
+    (stack, config): (S, &LlavaConfig),
+    save: impl FnOnce(S) -> Result<Vec<PathBuf>>,
+) -> anyhow::Result<bool> {
+    let (model, data) = (wanted("model", &recipe.model)?, wanted("data", &recipe.data)?);
+    let out = wanted("out", &recipe.out)?;
+    let (first, ranks) = (here.place.rank == 0, here.place.size as u64);
+    let vision = config.vision.as_ref().ok_or_else(|| {
         Error::Config(format!("{} has no vision tower; give --vision-tower", model.display()))
     })?;
     let vocabulary = Arc::new(data::vocabulary::open(model)?);
     let mut report = data::Report::default();
     let rows = Arc::new(Rows::open(&[data.to_owned()], &mut report)?);
+    if first && !report.is_clean() {
+        terminal::note(&format!("{}: {} rows left out\n{report}", data.display(), report.skipped()));
+    }
+    let left_out = report.skipped() as u64;
     let steps = recipe.total_steps(rows.len() as u64);
-    let ranks = here.place.size as u64;
-    let machine = devices::found(here.device, recipe.kind, ranks)?;
-    let peak = machine.peak * ranks as f64;
-    let mut trainer = Trainer::new(engine(recipe, llava, &here)?, plan(recipe, steps, Some(out)));
+    let peak = devices::found(here.device, recipe.kind, ranks)?.peak * ranks as f64;
+    let mut trainer = Trainer::new(engine(recipe, stack, here)?, plan(recipe, steps, Some(out)));
     let start = match trainer.resume()? {
         None => Position::default(),
         Some(position) => serde_json::from_value(position).map_err(|e| {
@@ -170,10 +187,10 @@ pub fn run(recipe: &Recipe, shape: &Shape) -> anyhow::Result<ExitCode> {
     };
     let loader = Loader::new(
         rows,
-        Template::new(template(recipe.template), vocabulary, config.im_start_end)?,
-        settings(recipe, &config, &here)?,
+        Template::new(template(recipe.template), vocabulary, vision.im_start_end)?,
+        settings(recipe, vision, here)?,
         start,
-        report,
+        data::Report::default(),
     )?;
     let to = if first {
         observers(Some(out), trainer.engine.steps() + 1, Some(peak))?
@@ -182,27 +199,31 @@ pub fn run(recipe: &Recipe, shape: &Shape) -> anyhow::Result<ExitCode> {
     };
     let mut watch = Watch::of_stage(recipe, shape, ranks, to)?;
     if first {
-        terminal::note(&format!(
-            "{steps} steps of {} rows; log and checkpoints in {}",
-            recipe.batch,
-            out.display()
-        ));
+        let (from, to) = (trainer.engine.steps(), out.display());
+        terminal::note(&match from {
+            0 => format!("{steps} steps of {} rows; log and checkpoints in {to}", recipe.batch),
+            _ => format!("goes on after step {from} of {steps}; log and checkpoints in {to}"),
+        });
     }
-    let mut batches = Batches(loader);
+    let mut batches = Batches { loader, left_out, skipped: watch.skipped.clone() };
     let done = trainer.run(&mut batches, &mut watch)?;
-    if first && !batches.0.report().is_clean() {
-        terminal::note(&batches.0.report().to_string());
+    let report = batches.loader.report();
+    if !report.is_clean() {
+        let rank = if ranks > 1 { format!("rank {}: ", here.place.rank) } else { String::new() };
+        terminal::note(&format!("{rank}{} rows could not be used\n{report}", report.skipped()));
     }
     if done < steps {
-        return Ok(ExitCode::from(130));
+        return Ok(false);
     }
     trainer.engine.gather()?;
+    let (stack, ranks) = trainer.engine.into_parts();
     if first {
-        let path = save(recipe, trainer.engine.stack(), model, out)?;
-        terminal::note(&format!("wrote {}", path.display()));
+        for path in save(stack)? {
+            terminal::note(&format!("wrote {}", path.display()));
+        }
     }
-    trainer.engine.ranks().barrier()?;
-    Ok(ExitCode::SUCCESS)
+    ranks.barrier()?;
+    Ok(true)
 }
 
 /// A setting that has no default.
@@ -211,25 +232,6 @@ fn wanted<'a>(name: &str, value: &'a Option<PathBuf>) -> Result<&'a Path> {
         let flag = name.replace('_', "-");
         Error::Config(format!("{name} is not set: give --{flag}, or {name} in --config"))
     })
-}
-
-/// The model to begin with, with the recipe's choices in place of the checkpoint's.
-fn open(recipe: &Recipe, path: &Path) -> Result<Llava> {
-    let load = Load {
-        vision_tower: recipe.vision_tower.clone(),
-        projector: recipe.projector.clone(),
-        fresh: Some(match recipe.projector_type {
-            recipe::ProjectorType::Linear => Projector::Linear,
-            recipe::ProjectorType::Mlp2xGelu => Projector::Mlp(2),
-        }),
-        pad: Some(recipe.image_aspect_ratio == recipe::AspectRatio::Pad),
-    };
-    let mut model = checkpoint::load(path, &load)?;
-    if let Some(vision) = &mut model.config.vision {
-        vision.select_layer = recipe.select_layer;
-        vision.keep_class = recipe.select_feature == recipe::SelectFeature::ClsPatch;
-    }
-    Ok(model)
 }
 
 /// The data's name of the recipe's template.
@@ -269,33 +271,25 @@ fn settings(recipe: &Recipe, vision: &VisionConfig, here: &Here) -> Result<Setti
     })
 }
 
-/// Stage 1 gives a projector; the others a whole LLaVA, in llava-hf's layout where that has the projector, else in the authors'.
-fn save(recipe: &Recipe, model: &Llava, base: &Path, out: &Path) -> Result<PathBuf> {
-    if recipe.stage == Stage::Align {
-        let path = out.join("mm_projector.safetensors");
-        checkpoint::save_projector(model, &path, kind(recipe))?;
-        return Ok(path);
-    }
-    let saved = Saved { kind: kind(recipe), tokenizer: Some(base.into()), tower: true };
-    let path = out.join("llava");
-    match recipe.projector_type {
-        recipe::ProjectorType::Mlp2xGelu => checkpoint::save_llava_hf(model, &path, &saved)?,
-        recipe::ProjectorType::Linear => checkpoint::save_authors(model, &path, &saved)?,
-    }
-    Ok(path)
+/// The loader as the trainer's source; it tells how many rows are left out.
+struct Batches {
+    loader: Loader,
+    /// Rows that have no place in the index.
+    left_out: u64,
+    /// Where those that reports ask for their number look.
+    skipped: Arc<AtomicU64>,
 }
-
-/// The loader as the trainer's source.
-struct Batches(Loader);
 
 impl Source for Batches {
     type Batch = data::Batch;
 
     fn next(&mut self) -> Result<Option<data::Batch>> {
-        self.0.next_batch().map(Some)
+        let batch = self.loader.next_batch()?;
+        self.skipped.store(self.left_out + self.loader.report().skipped() as u64, Ordering::Relaxed);
+        Ok(Some(batch))
     }
 
     fn position(&self) -> Value {
-        json!(self.0.position())
+        json!(self.loader.position())
     }
 }

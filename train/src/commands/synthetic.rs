@@ -5,7 +5,10 @@ use std::process::ExitCode;
 use pumice_train::{
     Result,
     data::Batch,
-    engine::trainer::{Source, Trainer},
+    engine::{
+        Stack,
+        trainer::{Source, Trainer},
+    },
     model::{ClipConfig, LlamaConfig, Llava, LlavaConfig, Projector, VisionConfig},
     recipe::{
         AspectRatio, Preset, ProjectorType, Recipe, SelectFeature,
@@ -15,20 +18,36 @@ use pumice_train::{
 };
 use serde_json::Value;
 
-use super::{devices, run, watch::Watch};
+use super::{devices, run, student, watch::Watch};
 
 /// Steps where neither --steps nor the file says: the first warms up, the rest is measured.
 const STEPS: u64 = 4;
 
-/// Trains on noise for a few steps and prints what it took.
+/// Trains on noise for a few steps.
 pub fn run(recipe: &Recipe, shape: &Shape, preset: Preset) -> anyhow::Result<ExitCode> {
     let here = run::Here::new(recipe)?;
+    tch::manual_seed(recipe.seed as i64);
+    let model = Llava::init(config(recipe, shape, preset), run::kind(recipe), here.device);
+    match &recipe.lora {
+        None => measure(recipe, shape, preset, &here, student::of_stage(recipe, model, &here)),
+        Some(settings) => {
+            measure(recipe, shape, preset, &here, student::adapted(settings, recipe, model, &here)?)
+        }
+    }
+}
+
+/// Trains `stack` and prints what it took.
+fn measure<S: Stack<Batch = Batch>>(
+    recipe: &Recipe,
+    shape: &Shape,
+    preset: Preset,
+    here: &run::Here,
+    stack: S,
+) -> anyhow::Result<ExitCode> {
     let ranks = here.place.size as u64;
     let machine = devices::found(here.device, recipe.kind, ranks)?;
     let peak = machine.peak * ranks as f64;
-    tch::manual_seed(recipe.seed as i64);
-    let model = Llava::init(config(recipe, shape, preset), run::kind(recipe), here.device);
-    let engine = run::engine(recipe, model, &here)?;
+    let engine = run::engine(recipe, stack, here)?;
     let mut noise = Noise::new(recipe, shape, preset);
     let mut trainer = Trainer::new(engine, run::plan(recipe, recipe.steps.unwrap_or(STEPS), None));
     let to = if here.place.rank == 0 { run::observers(None, 1, Some(peak))? } else { Observers::default() };

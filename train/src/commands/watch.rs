@@ -4,7 +4,7 @@ use std::{
     path::Path,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -28,6 +28,8 @@ pub struct Watch {
     ranks: u64,
     to: Observers,
     stop: Arc<AtomicBool>,
+    /// Rows left out so far; who reads the data keeps it up to date.
+    pub skipped: Arc<AtomicU64>,
     /// Reports so far, for those who print a summary.
     pub steps: Vec<StepReport>,
 }
@@ -57,7 +59,7 @@ impl Watch {
             terminal::note("stopping after this step; Ctrl-C again stops at once, without saving");
         })
         .context("Ctrl-C cannot be caught")?;
-        Ok(Self { flops, ranks, to, stop, steps: Vec::new() })
+        Ok(Self { flops, ranks, to, stop, skipped: Arc::default(), steps: Vec::new() })
     }
 
     /// Whether a person stopped the run.
@@ -80,7 +82,7 @@ impl trainer::Observer for Watch {
             seconds: report.time.as_secs_f64(),
             memory: report.memory.unwrap_or_else(devices::resident),
             flops: (self.flops)(tokens as f64, rows as f64),
-            skipped_rows: 0,
+            skipped_rows: self.skipped.load(Ordering::Relaxed),
         };
         if let Err(error) = self.to.step(&step) {
             self.to.note(&format!("the log cannot be written: {error}"));

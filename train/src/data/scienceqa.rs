@@ -183,6 +183,35 @@ pub fn write(problems: &Problems, form: Form, path: &Path) -> Result<()> {
     std::fs::write(path, text).map_err(Error::io(path))
 }
 
+/// Reads answers by id from a file of JSON lines as LLaVA's scripts write them, `{"question_id", "text"}`; `id` serves too. Of two answers to one question
+/// the last counts.
+///
+/// # Errors
+/// The file cannot be read, or a line is no such object.
+pub fn answers(path: &Path) -> Result<HashMap<String, String>> {
+    let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
+    let mut answers = HashMap::new();
+    for (i, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+        let wrong = |what: String| Error::Data(format!("{} line {}: {what}", path.display(), i + 1));
+        let line: Answer = serde_json::from_str(line).map_err(|e| wrong(e.to_string()))?;
+        let id = match line.id {
+            serde_json::Value::String(id) => id,
+            serde_json::Value::Number(id) => id.to_string(),
+            other => return Err(wrong(format!("question_id is {other}, not a text or a number"))),
+        };
+        answers.insert(id, line.text);
+    }
+    Ok(answers)
+}
+
+/// A line of answers.
+#[derive(Deserialize)]
+struct Answer {
+    #[serde(alias = "question_id")]
+    id: serde_json::Value,
+    text: String,
+}
+
 /// The choice (from 0) that an answer names, of `choices`; nothing where it names none or is not clear.
 ///
 /// The text is a letter, or begins with `A. `, or says `The answer is A.` exactly once.

@@ -164,7 +164,7 @@ impl<S: Stack> Engine<S> {
     }
 
     /// Type and device of the computation.
-    fn place(&self) -> (Kind, Device) {
+    pub(super) fn place(&self) -> (Kind, Device) {
         (self.options.kind, self.shards[0].master.device())
     }
 

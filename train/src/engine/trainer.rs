@@ -11,6 +11,7 @@ use std::{
 };
 
 use serde_json::{Value, json};
+use tch::Device;
 
 use super::{Engine, Measured, Stack, pass::list, schedule::Schedule};
 use crate::{Error, Result, shim};
@@ -80,7 +81,7 @@ pub struct Report<'a> {
     pub time: Duration,
     /// Of which waiting for batches.
     pub waited: Duration,
-    /// Most bytes allocated on device 0 so far, where it tells.
+    /// Most bytes allocated on this rank's device so far, where it tells.
     pub memory: Option<u64>,
     /// This rank's rows.
     pub rows: &'a [String],
@@ -156,7 +157,7 @@ impl<S: Stack> Trainer<S> {
                 tokens: taken.tokens,
                 time: start.elapsed(),
                 waited: taken.waited,
-                memory: shim::peak_memory(0),
+                memory: self.memory(),
                 rows: &taken.names,
             });
             let stop = self.any(observer.stop())?;
@@ -220,6 +221,15 @@ impl<S: Stack> Trainer<S> {
         self.mean =
             Some(self.mean.map_or(measured.loss, |mean| MEMORY * mean + (1.0 - MEMORY) * measured.loss));
         Ok(())
+    }
+
+    /// Most bytes that this rank's accelerator ever held; the CPU does not tell.
+    fn memory(&self) -> Option<u64> {
+        match self.engine.place().1 {
+            Device::Cpu => None,
+            Device::Cuda(gpu) => shim::peak_memory(gpu),
+            _ => shim::peak_memory(0),
+        }
     }
 
     /// Whether any rank says so.

@@ -226,6 +226,17 @@ impl Lora {
         Some(b.to_kind(Kind::Float).matmul(&a.to_kind(Kind::Float)) * self.config.scale())
     }
 
+    /// [`merge`](Self::merge) into the matrices of `layers`, the base's as they were before 4 bits: what 4 bits lost does not come back into the result.
+    pub fn merge_into(mut self, layers: Vec<Unit>) -> Llava {
+        for (held, layer) in self.base.layers.iter_mut().zip(layers) {
+            let kind = held.norm("input_layernorm").kind();
+            let device = layer.norm("input_layernorm").device();
+            *held = layer.to(kind, device);
+        }
+        self.packed.iter_mut().for_each(Vec::clear);
+        self.merge()
+    }
+
     /// The adapters added to the base: W + α/r·B·A, summed in f32, in the kind of computing. What was in 4 bits is first dequantized.
     pub fn merge(mut self) -> Llava {
         let _guard = tch::no_grad_guard();
@@ -242,7 +253,7 @@ impl Lora {
                     None => self.base.layers[n].get(&format!("{name}.weight")).shallow_clone(),
                 };
                 if let Some(update) = self.update(n, name) {
-                    w = w.to_kind(Kind::Float) + update;
+                    w = w.to_kind(Kind::Float) + update.to_device(w.device());
                 }
                 tensors.push((slot, w.to_kind(kind).view(shape.as_slice())));
             }

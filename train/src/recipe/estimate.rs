@@ -177,7 +177,9 @@ pub fn step_flops(recipe: &Recipe, shape: &Shape, tokens: f64, rows: f64, images
 /// Memory of one rank of `ranks`.
 pub fn memory(recipe: &Recipe, shape: &Shape, corpus: &Corpus, ranks: u64) -> Memory {
     let p = parameters(recipe, shape);
-    let share = |bytes: u64, from: u64| if recipe.zero >= from { bytes.div_ceil(ranks) } else { bytes };
+    let share = |bytes: u64| bytes.div_ceil(ranks);
+    // Weights that are learned, and those alone: what is frozen stands whole on each rank.
+    let sharded = recipe.zero == 3 && ranks > 1 && trains_language(recipe);
     let bytes = recipe.kind.bytes();
     let language = match &recipe.lora {
         // 4.5 bits a weight: 4, and a scale per 64 of them that is itself quantized or 16 bits wide; norms and tables stay whole.
@@ -187,15 +189,16 @@ pub fn memory(recipe: &Recipe, shape: &Shape, corpus: &Corpus, ranks: u64) -> Me
         }
         _ => bytes * p.language,
     };
-    let gathered = if recipe.zero == 3 && ranks > 1 { 2 * bytes * shape.largest_unit() } else { 0 };
+    let gathered = if sharded { 2 * bytes * shape.largest_unit() } else { 0 };
     let master = if recipe.kind == Kind::F32 { 0 } else { 4 * p.trainable };
-    let whole_gradient =
-        if recipe.zero >= 2 && trains_language(recipe) { 4 * shape.largest_unit() } else { 0 };
+    let whole_gradient = if trains_language(recipe) { 4 * shape.largest_unit() } else { 0 };
     Memory {
-        weights: share(language, 3) + gathered + bytes * (p.vision + p.projector + p.adapters),
-        master: share(master, 2),
-        moments: share(8 * p.trainable, 2),
-        gradients: share(4 * p.trainable, 2) + whole_gradient,
+        weights: if sharded { share(language) } else { language }
+            + gathered
+            + bytes * (p.vision + p.projector + p.adapters),
+        master: share(master),
+        moments: share(8 * p.trainable),
+        gradients: share(4 * p.trainable) + whole_gradient,
         activations: activations(recipe, shape, corpus),
     }
 }

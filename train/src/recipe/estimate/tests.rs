@@ -54,14 +54,16 @@ fn hours_are_within_half_of_the_published() {
 
 #[test]
 fn thirteen_billion_need_sharding() {
-    let at = |zero| plan(Preset::V15_13b, Stage::Tune, "8xA100", |r| r.zero = zero);
+    let on = |gpus, zero| plan(Preset::V15_13b, Stage::Tune, gpus, move |r| r.zero = zero);
+    let at = |zero| on("8xA100", zero);
     assert!(at(3).fits, "{:?}", at(3).memory);
-    assert!(!at(0).fits);
-    let alone = at(0).memory;
-    let n = at(0).parameters.trainable;
+    assert!(!on("A100", 3).fits);
+    let alone = on("A100", 3).memory;
+    let n = at(3).parameters.trainable;
     // Whole: 4 bytes of master, 8 of moments, 4 of gradient for each learned number.
     assert_eq!((alone.master, alone.moments, alone.gradients), (4 * n, 8 * n, 4 * n));
     assert_eq!(at(2).memory.moments, n);
+    assert_eq!(at(0).memory, at(2).memory, "what it would run as");
     assert_eq!(at(2).memory.weights, alone.weights, "ZeRO-2 keeps the weights whole");
     assert!(at(3).memory.weights < alone.weights / 4);
 }
