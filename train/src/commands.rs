@@ -104,8 +104,3 @@ pub fn main() -> ExitCode {
         }
     }
 }
-
-/// What a command says whose parts this version does not have.
-fn not_built(command: &str) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("{command} is not built in this version")
-}

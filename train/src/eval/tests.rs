@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use pumice_quantize::FileType;
+use pumice_quantize::{FileType, Layout};
 use tch::{Device, Kind};
 
 use super::*;
@@ -144,6 +144,17 @@ fn a_model_that_knows_nothing_scores_nothing() {
         assert!(right <= 3, "{right} right by chance: {table:?}");
         assert!(table.cut() > 0, "random weights do not know when to stop");
     }
+    let source = pumice_quantize::Source::open(&path, &pumice_quantize::SourceOptions::default()).unwrap();
+    let recipe = pumice_quantize::Recipe::new(FileType::Q8_0);
+    let options = pumice_quantize::Options { layout: Layout::Pair, ..pumice_quantize::Options::new(recipe) };
+    let out = folder.path().join("pair.gguf");
+    let [text, mmproj] = &pumice_quantize::run(&source, &out, &options, &()).unwrap().files[..] else {
+        panic!("a pair is two files");
+    };
+    let pair = Opening { mmproj: Some(mmproj.clone()), ..Opening::default() };
+    assert_eq!(Model::open(text, &pair).unwrap().name, "pair.gguf");
+    let half = Model::open(text, &Opening::default()).unwrap_err().to_string();
+    assert!(half.contains("has no vision part") && half.contains("--mmproj"), "{half}");
     let missing = Model::open(&folder.path().join("absent"), &Opening::default()).unwrap_err().to_string();
     assert!(missing.contains("absent"), "{missing}");
 }

@@ -35,33 +35,31 @@ pub fn text(exam: &Exam, judged: &[Judged]) -> io::Result<()> {
     }
     writeln!(out)?;
     let tables: Vec<Vec<Line>> = judged.iter().map(|j| j.table.lines()).collect();
-    write!(out, "{:LABELS$} {:>6}", "", "n")?;
-    for i in 0..judged.len() {
-        let head = if judged.len() > 1 { letter(i) } else { "%".into() };
-        write!(
-            out,
-            " {head:>6}{:9}",
-            if i > 0 { format!(" {:>7}", format!("{head}-A")) } else { String::new() }.trim_end()
-        )?;
+    let heads = (0..tables.len()).map(letter).map(|a| if tables.len() > 1 { a } else { "%".into() });
+    let heads = heads.enumerate().flat_map(|(i, head)| columns(i, head.clone(), format!("{head}-A")));
+    writeln!(out, "{}", row("", "n", heads, "goal"))?;
+    for (at, first) in tables[0].iter().enumerate() {
+        let cells = tables.iter().map(|lines| &lines[at]).enumerate();
+        let cells = cells.flat_map(|(i, line)| columns(i, share(line.percent), difference(first, line)));
+        let goal = goals(tables.iter().map(|lines| &lines[at]));
+        writeln!(out, "{}", row(first.label, &first.n.to_string(), cells, &goal))?;
     }
-    writeln!(out, "goal")?;
-    for (row, first) in tables[0].iter().enumerate() {
-        write!(out, "{:LABELS$} {:>6}", first.label, first.n)?;
-        for (i, lines) in tables.iter().enumerate() {
-            let (share, change) = (share(lines[row].percent), difference(first, &lines[row]));
-            write!(out, " {share:>6}{:9}", if i > 0 { format!(" {change:>7}") } else { String::new() })?;
-        }
-        writeln!(out, "{}", goals(tables.iter().map(|lines| &lines[row])))?;
-    }
-    if judged.len() > 1 {
-        write!(out, "{:LABELS$} {:>6}", "largest loss, points", "")?;
-        for (i, lines) in tables.iter().enumerate() {
-            let loss = if i > 0 { format!("{:.1}", loss(&tables[0], lines)) } else { String::new() };
-            write!(out, " {:>6}{:9}", "", if i > 0 { format!(" {loss:>7}") } else { String::new() })?;
-        }
-        writeln!(out)?;
+    if tables.len() > 1 {
+        let losses = tables.iter().map(|lines| format!("{:.1}", loss(&tables[0], lines))).enumerate();
+        let losses = losses.flat_map(|(i, loss)| columns(i, String::new(), loss));
+        writeln!(out, "{}", row("largest loss, points", "", losses, ""))?;
     }
     out.flush()
+}
+
+/// The columns of model `i`: its share, and for all but the first the difference from the first's.
+fn columns(i: usize, share: String, difference: String) -> impl Iterator<Item = String> {
+    [Some(share), (i > 0).then_some(difference)].into_iter().flatten()
+}
+
+fn row(label: &str, n: &str, cells: impl Iterator<Item = String>, goal: &str) -> String {
+    let cells: String = cells.map(|cell| format!(" {cell:>6}")).collect();
+    format!("{label:LABELS$} {n:>6}{cells}  {goal}").trim_end().to_owned()
 }
 
 /// A, B, C …
@@ -104,10 +102,10 @@ fn goals<'a>(lines: impl Iterator<Item = &'a Line> + Clone) -> String {
         .filter_map(|(i, line)| {
             let short = goal.short(line.percent?);
             let who = if several { format!("{} ", letter(i)) } else { String::new() };
-            (short > 0.0).then(|| format!("{who}misses it by {short:.1}"))
+            (short > 0.0).then(|| format!("{who}{short:.1}"))
         })
         .collect();
-    if misses.is_empty() { said } else { format!("{said:12} {}", misses.join(", ")) }
+    if misses.is_empty() { said } else { format!("{said:12} missed by {}", misses.join(", ")) }
 }
 
 /// The first `most` wrong answers of each subject.
