@@ -35,13 +35,13 @@ use crate::{
 
 /// Width of the space in which pictures, patches and texts meet.
 const SPACE: i64 = 128;
-/// Share of a patch that shows nothing, against one that shows a thing: there are about eight times as many.
+/// Weight of a patch that shows nothing, against 1 of one that shows a thing: there are about eight times as many.
 const EMPTY: f64 = 0.15;
 /// A patch shows a thing where their centres differ by no more than this share of the thing's side, in x and y.
 const INSIDE: f32 = 0.36;
 /// Positions of the text tower.
 const CONTEXT: i64 = 96;
-/// Share of the pictures of a batch that meet captions; all meet phrases. A caption costs as much as its picture.
+/// One in so many pictures of a batch meets captions; all meet phrases. A caption costs as much as its picture.
 const CAPTIONED: usize = 2;
 
 /// Both towers and what joins them.

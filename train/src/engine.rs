@@ -155,6 +155,8 @@ impl<S: Stack> Engine<S> {
 
     /// The mean loss of the micro-batches since the last step and the norm of their gradient; all ranks must call it together.
     pub fn measure(&mut self) -> Result<Measured> {
+        // As in `micro`: reading a value waits for the device without an end, this does not.
+        self.ranks.barrier()?;
         let mut micro = Vec::new();
         for loss in self.losses.drain(..) {
             micro.push(loss.double_value(&[]));

@@ -1,4 +1,4 @@
-//! The few functions of libtorch that tch does not bind, through `shim.cpp`. With `shim/`, the only unsafe code of the crate.
+//! The few functions of libtorch that tch does not bind, through `shim.cpp`. With `shim/` and `map.rs`, the only unsafe code of the crate.
 
 pub mod nccl;
 pub mod process;
@@ -53,7 +53,7 @@ pub struct AdamW {
     pub decay: f64,
 }
 
-/// One AdamW step in place over equally long lists: parameters, gradients, both moments (same shape and dtype) and step counts (one f32 each).
+/// One AdamW step in place over equally long lists: parameters, gradients, both moments (same shape, dtype and device, contiguous) and step counts (one f32 each).
 pub fn adamw(
     p: &[&Tensor],
     g: &[&Tensor],
@@ -66,9 +66,17 @@ pub fn adamw(
         [g.len(), m.len(), v.len(), t.len()].iter().all(|n| *n == p.len()),
         "adamw: lists of unequal length"
     );
+    // libtorch's CPU kernel walks all four by the parameter's length, whatever theirs is.
+    for (i, p) in p.iter().enumerate() {
+        let alike = |t: &Tensor| {
+            t.size() == p.size() && t.kind() == p.kind() && t.device() == p.device() && t.is_contiguous()
+        };
+        assert!([p, g[i], m[i], v[i]].iter().all(|t| alike(t)), "adamw: tensors {i} are not alike");
+        assert!(t[i].numel() == 1 && t[i].kind() == tch::Kind::Float, "adamw: count {i} is not one f32");
+    }
     let raw = |list: &[&Tensor]| list.iter().map(|t| t.as_ptr().cast_mut()).collect::<Vec<_>>();
     let (p, g, m, v, t) = (raw(p), raw(g), raw(m), raw(v), raw(t));
-    // SAFETY: each list holds p.len() live tensors for the length of the call; the shim keeps none of them.
+    // SAFETY: each list holds p.len() live tensors for the length of the call, alike as checked above; the shim keeps none of them.
     check(unsafe {
         pumice_adamw(
             p.as_ptr(),

@@ -26,6 +26,8 @@ impl<S: Stack> Engine<S> {
     /// # Errors
     /// What the model says of the batch, and the ranks of their connection.
     pub fn micro(&mut self, batch: &S::Batch) -> Result<()> {
+        // Bringing the batch to a device waits for all that was queued there, for ever where a rank died; this wait has an end.
+        self.ranks.barrier()?;
         let input = tch::no_grad(|| self.stack.prepare(batch, self.place()))?;
         let number = self.losses.len() as u64;
         let (mut kept, x) = self.forward(&input, number)?;

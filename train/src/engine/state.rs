@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor};
 
 use super::{Engine, Stack, ranks::Ranks, shard::Shard};
-use crate::{Error, Result};
+use crate::{Error, Result, model::checkpoint::sync};
 
 /// What is common to all ranks.
 #[derive(Serialize, Deserialize)]
@@ -47,18 +47,12 @@ impl<S: Stack> Engine<S> {
             agree(&*self.ranks, if chief { prepare(folder, &partial) } else { Ok(()) })?;
             let own = partial.join(rank_file(self.ranks.rank()));
             agree(&*self.ranks, write_shards(&own, &self.shards))?;
-            agree(&*self.ranks, if chief { self.finish(&partial, &whole, caller) } else { Ok(()) })
+            let finish = || self.finish(&partial, &whole, caller).and_then(|()| prune(folder, keep));
+            agree(&*self.ranks, if chief { finish() } else { Ok(()) })
         })();
-        if chief {
-            if attempt.is_err() {
-                // Only to give the disk back; the error that counts is the first.
-                let _ = fs::remove_dir_all(&partial);
-            } else if keep > 0 {
-                let all = checkpoints(folder)?;
-                for (_, old) in all.iter().take(all.len().saturating_sub(keep)) {
-                    fs::remove_dir_all(old).map_err(Error::io(old))?;
-                }
-            }
+        if chief && attempt.is_err() {
+            // Only to give the disk back; the error that counts is the first.
+            let _ = fs::remove_dir_all(&partial);
         }
         attempt.map(|()| whole)
     }
@@ -125,7 +119,7 @@ impl<S: Stack> Engine<S> {
         let mut file = File::create(&path).map_err(Error::io(&path))?;
         serde_json::to_writer(&mut file, &common).map_err(|e| Error::io(&path)(e.into()))?;
         file.sync_all().map_err(Error::io(&path))?;
-        sync_folder(partial)?;
+        sync(partial)?;
         if whole.exists() {
             // The same step again, after going back to an older one: the old one makes room under a name that nobody reads.
             let old = whole.with_extension("partial-old");
@@ -135,7 +129,7 @@ impl<S: Stack> Engine<S> {
         } else {
             fs::rename(partial, whole).map_err(Error::io(whole))?;
         }
-        sync_folder(whole.parent().unwrap_or(Path::new(".")))
+        sync(whole.parent().unwrap_or(Path::new(".")))
     }
 }
 
@@ -204,9 +198,16 @@ fn prepare(folder: &Path, partial: &Path) -> Result<()> {
     fs::create_dir(partial).map_err(Error::io(partial))
 }
 
-fn sync_folder(folder: &Path) -> Result<()> {
-    // Only Unix lets a folder be opened and flushed; elsewhere the rename is as durable as the system makes it.
-    if cfg!(unix) { File::open(folder).and_then(|f| f.sync_all()).map_err(Error::io(folder)) } else { Ok(()) }
+/// Removes all but the newest `keep` checkpoints (0 keeps all). Each loses its name first: what is half removed is no checkpoint.
+fn prune(folder: &Path, keep: usize) -> Result<()> {
+    let all = checkpoints(folder)?;
+    let surplus = if keep == 0 { 0 } else { all.len().saturating_sub(keep) };
+    for (_, old) in &all[..surplus] {
+        let nameless = old.with_extension("partial-old");
+        fs::rename(old, &nameless).map_err(Error::io(old))?;
+        fs::remove_dir_all(&nameless).map_err(Error::io(&nameless))?;
+    }
+    Ok(())
 }
 
 /// Writes a rank's shards as safetensors: length of the header (u64 LE), header (JSON), then the numbers, little endian.

@@ -139,7 +139,8 @@ impl<S: Stack> Trainer<S> {
         observer: &mut dyn Observer,
     ) -> Result<u64> {
         let total = self.plan.schedule.total;
-        let mut saved = None;
+        // What a run resumes from is on the disk already.
+        let mut saved = self.engine.steps();
         while self.engine.steps() < total {
             let start = Instant::now();
             let Some(taken) = self.accumulate(source)? else { break };
@@ -166,13 +167,13 @@ impl<S: Stack> Trainer<S> {
                 || (self.plan.save_every > 0 && step.is_multiple_of(self.plan.save_every))
             {
                 self.save(source, observer);
-                saved = Some(step);
+                saved = step;
             }
             if stop {
                 break;
             }
         }
-        if saved != Some(self.engine.steps()) && self.engine.steps() > 0 {
+        if self.engine.steps() > saved {
             self.save(source, observer);
         }
         Ok(self.engine.steps())
@@ -260,13 +261,14 @@ struct Taken {
     waited: Duration,
 }
 
+/// What libtorch's allocators say where there is no more memory: of CUDA and MPS, of the CPU on Windows, of the CPU elsewhere.
+const FULL: [&str; 3] = ["out of memory", "not enough memory", "can't allocate memory"];
+
 /// The error for a panic that says the device's memory is full; any other panic goes on.
 fn out_of_memory(panic: Box<dyn Any + Send>, rows: usize, tokens: usize) -> Error {
     let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
     match text {
-        Some(text) if text.contains("out of memory") || text.contains("not enough memory") => {
-            Error::Memory { rows, tokens }
-        }
+        Some(text) if FULL.iter().any(|full| text.contains(full)) => Error::Memory { rows, tokens },
         _ => resume_unwind(panic),
     }
 }
@@ -278,14 +280,15 @@ mod tests {
     #[test]
     fn a_full_device_names_the_batch_and_what_to_lower() {
         // As tch reports torch.OutOfMemoryError: the exception's text inside a panic's message.
-        let panic = catch_unwind(|| {
-            panic!("called `Result::unwrap()` on an `Err` value: Torch(\"CUDA out of memory. Tried\")")
-        });
-        let said = out_of_memory(panic.unwrap_err(), 16, 9216).to_string();
-        assert!(
-            said.contains("a batch of 16 rows (9216 positions") && said.contains("lower the batch size"),
-            "{said}"
-        );
+        for text in ["CUDA out of memory. Tried", "DefaultCPUAllocator: can't allocate memory: you tried"] {
+            let panic =
+                catch_unwind(|| panic!("called `Result::unwrap()` on an `Err` value: Torch(\"{text}\")"));
+            let said = out_of_memory(panic.unwrap_err(), 16, 9216).to_string();
+            assert!(
+                said.contains("a batch of 16 rows (9216 positions") && said.contains("lower the batch size"),
+                "{said}"
+            );
+        }
         let other = catch_unwind(|| panic!("a bug")).unwrap_err();
         assert!(catch_unwind(AssertUnwindSafe(|| out_of_memory(other, 1, 1))).is_err());
     }

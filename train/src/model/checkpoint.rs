@@ -18,7 +18,7 @@ use pumice_models::{
 };
 use tch::{Device, Kind};
 
-pub(crate) use save::{Place, authors_config, copy_tokenizer, tensors_of, write_json};
+pub(crate) use save::{Place, authors_config, copy_tokenizer, sync, tensors_of, write_json};
 pub use save::{
     Saved, save_authors, save_clip, save_llama, save_llava_hf, save_projector, write_tensors, write_torch,
 };

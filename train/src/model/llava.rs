@@ -84,7 +84,7 @@ impl Llava {
     /// Features `[n, p, c]` of the batch's pictures, without grad, in the tower's kind; `None` where it has none.
     ///
     /// # Errors
-    /// The model has no tower, or one for pictures of another size.
+    /// The model has no tower, one for pictures of another size, or one that does not reach the feature layer.
     pub fn features(&self, batch: &Batch) -> Result<Option<Tensor>> {
         if batch.places.is_empty() {
             return Ok(None);
@@ -100,10 +100,21 @@ impl Llava {
         let weight = self.clip.get("patch_embedding.weight");
         let images = Tensor::from_slice(&batch.images).view([batch.places.len() as i64, 3, s, s]);
         let images = images.to_device(weight.device()).to_kind(weight.kind());
-        let blocks = vision.blocks().unwrap_or(vision.clip.layers);
+        let blocks = self.blocks(vision)?;
         Ok(Some(tch::no_grad(|| {
             clip::features(&self.clip, &vision.clip, &images, blocks, vision.keep_class)
         })))
+    }
+
+    /// Blocks of the tower that run before the feature is taken; all of them must be there.
+    fn blocks(&self, vision: &VisionConfig) -> Result<i64> {
+        let held = |n: &i64| self.clip.find(&format!("encoder.layers.{}.mlp.fc2.weight", n - 1)).is_some();
+        vision.blocks().filter(|n| *n == 0 || held(n)).ok_or_else(|| {
+            let (layer, n) = (vision.select_layer, vision.clip.layers);
+            Error::Config(format!(
+                "the feature layer {layer} is not among the blocks that are there of the tower's {n}; LLaVA's is -2"
+            ))
+        })
     }
 
     /// Features `[n, p, c]` to rows `[n, p, d]` of the text model.

@@ -3,7 +3,7 @@
 //!
 //! A collective is queued on the current CUDA stream (the one that libtorch computes on, so nothing else need be ordered) and returns at once. A
 //! rank that died would let the GPU, and whoever reads a value from it, wait for ever; so [`Ranks::sum`] and [`Ranks::barrier`], of which each
-//! step has one, wait for the stream with the timeout before they read. A step calls `sum` before it reads any value that came over a collective.
+//! micro-batch has one, wait for the stream with the timeout before they read. The engine calls one of them before it copies to or from the GPU.
 
 use std::cell::RefCell;
 

@@ -1,6 +1,6 @@
 //! Writes models as the folders that others load: llava-hf's layout, the authors', a text model, a tower, a projector.
 //!
-//! A folder is made under a temporary name beside its place and renamed when it is whole, so that no reader and no crash meets half of one.
+//! A folder is made under a temporary name beside its place, flushed to the disk and renamed when it is whole, so that no reader and no crash meets half of one.
 //! Weights go out one at a time, converted on the way; a shard holds at most 5 GB, as `save_pretrained`'s do.
 
 mod files;
@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 use tch::{Kind, Tensor};
 
-pub(crate) use files::{Place, tokenizer as copy_tokenizer, write_json};
+pub(crate) use files::{Place, sync, tokenizer as copy_tokenizer, write_json};
 pub use tensors::write_tensors;
 pub use torch::write_torch;
 

@@ -37,17 +37,30 @@ impl Place {
     pub fn finish(self) -> Result<()> {
         // Renamed while the temporary still owns it: it is removed where any step fails.
         let made = self.temporary.path();
+        for entry in fs::read_dir(made).map_err(Error::io(made))? {
+            sync(&entry.map_err(Error::io(made))?.path())?;
+        }
+        sync(made)?;
         let set = |from: &Path, to: &Path| fs::rename(from, to).map_err(Error::io(to));
         open_to_all(made)?;
+        let parent = made.parent().unwrap_or(Path::new("."));
         if !self.folder.exists() {
-            return set(made, &self.folder);
+            set(made, &self.folder)?;
+            return sync(parent);
         }
         let mut old = made.as_os_str().to_owned();
         old.push("-old");
         set(&self.folder, Path::new(&old))?;
         set(made, &self.folder)?;
+        sync(parent)?;
         fs::remove_dir_all(&old).map_err(Error::io(old))
     }
+}
+
+/// Waits until the disk has the file, or the folder's list of names, at `path`.
+pub(crate) fn sync(path: &Path) -> Result<()> {
+    // Only Unix flushes what was opened for reading; elsewhere it is as durable as the system makes it.
+    if cfg!(unix) { fs::File::open(path).and_then(|f| f.sync_all()).map_err(Error::io(path)) } else { Ok(()) }
 }
 
 /// Gives the folder the rights that a plain one has; temporary ones are for their owner only.
@@ -86,7 +99,8 @@ pub(crate) fn tokenizer(from: Option<&Path>, place: &Place, added: &[(&str, i64)
     for name in TOKENIZER {
         let (source, target) = (from.join(name), place.path(name));
         if source.is_file() {
-            fs::copy(&source, &target).map_err(Error::io(source))?;
+            // Not with its rights, as fs::copy would: what is read-only there is edited here.
+            fs::read(&source).and_then(|bytes| fs::write(&target, bytes)).map_err(Error::io(source))?;
         }
     }
     if added.is_empty() {

@@ -11,7 +11,7 @@ use safetensors::{Dtype, tensor::View};
 use serde_json::json;
 use tch::{Device, Kind, Tensor};
 
-use super::files::{Place, write_json};
+use super::files::{Place, sync, write_json};
 use crate::{Error, Result};
 
 /// Most bytes of a shard.
@@ -81,7 +81,7 @@ fn write(path: &Path, list: &[(String, Outgoing)]) -> Result<()> {
         safetensors::SafeTensorError::IoError(source) => Error::Io { path: path.into(), source },
         other => Error::Config(format!("{}: {other}", path.display())),
     })?;
-    fs::File::open(path).and_then(|f| f.sync_all()).map_err(Error::io(path))
+    sync(path)
 }
 
 /// Writes named tensors into the one safetensors file `path`, in `kind`, under a temporary name that becomes its own when it is whole.
@@ -97,7 +97,8 @@ pub fn write_tensors(path: &Path, list: Vec<(String, Tensor)>, kind: Kind) -> Re
     let list: Vec<_> = list.into_iter().map(|(name, t)| (name, Outgoing::new(t, kind))).collect();
     let whole = temporary.path().join("weights");
     write(&whole, &list)?;
-    fs::rename(&whole, path).map_err(Error::io(path))
+    fs::rename(&whole, path).map_err(Error::io(path))?;
+    sync(parent)
 }
 
 /// Writes `model.safetensors`, or shards and their index where it would be longer than a shard.
