@@ -209,18 +209,11 @@ impl<S: Stack> Engine<S> {
         Ok(())
     }
 
-    /// With sharded weights: gathers every unit, for an evaluation between steps; [`release`](Self::release) frees them again. All ranks together.
+    /// With sharded weights: gathers every unit, to save the model once its training has ended. All ranks together.
     pub fn gather(&mut self) -> Result<()> {
         for shard in &self.shards {
             shard.gather(self.stack.unit_mut(shard.unit), &*self.ranks)?;
         }
         Ok(())
-    }
-
-    /// Undoes [`gather`](Self::gather).
-    pub fn release(&mut self) {
-        for shard in &self.shards {
-            shard.release(self.stack.unit_mut(shard.unit));
-        }
     }
 }

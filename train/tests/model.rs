@@ -103,6 +103,25 @@ fn stages(model: &Llava, name: &str) -> [Vec<f32>; 3] {
 }
 
 #[test]
+fn a_feature_layer_that_is_not_there_is_named() {
+    let mut model = model("mlp336", "authors", false);
+    let layers = model.vision().expect("a tower").clip.layers;
+    let said = |select_layer, model: &mut Llava| {
+        model.config.vision.as_mut().expect("a tower").select_layer = select_layer;
+        model.features(&prompt("mlp336")).err().map(|e| e.to_string())
+    };
+    assert!(said(layers + 1, &mut model).expect("beyond").contains(&format!("layer {}", layers + 1)));
+    assert!(said(-layers - 2, &mut model).is_some(), "before the first");
+    // A file may leave out the blocks that LLaVA never runs.
+    let last = format!("encoder.layers.{}.", layers - 1);
+    let (slots, leaves) = (std::mem::take(&mut model.clip.slots), std::mem::take(&mut model.clip.leaves));
+    let left = slots.into_iter().zip(leaves).filter(|(slot, _)| !slot.name.contains(&last));
+    (model.clip.slots, model.clip.leaves) = left.unzip();
+    assert_eq!(said(-2, &mut model), None);
+    assert!(said(-1, &mut model).is_some(), "the last block is not there");
+}
+
+#[test]
 fn every_layout_computes_what_pytorch_computes() {
     for (name, folder) in [
         ("linear224", "authors"),
@@ -360,11 +379,14 @@ fn what_is_saved_is_loaded_bit_for_bit() {
         assert!(
             found.config.vision.as_ref().is_some_and(|v| v.clip.gelu && v.projector == Projector::Mlp(2))
         );
+        // Choices that are not the defaults.
+        let vision = model.config.vision.as_mut().expect("a tower");
+        (vision.select_layer, vision.keep_class, vision.im_start_end) = (-1, true, true);
         let path = dir.path().join("authors");
         save_authors(&model, &path, &saved).expect("a folder");
         let found = load(&path, &Load::default()).expect("what was saved");
         same(&model, &found, kind);
-        assert_eq!(found.config.text, model.config.text);
+        assert_eq!((&found.config.text, &found.config.vision), (&model.config.text, &model.config.vision));
         assert_eq!(std::fs::read_dir(dir.path()).expect("a folder").count(), 2, "nothing temporary is left");
         std::fs::remove_dir_all(dir.path().join("hf")).expect("a folder");
         std::fs::remove_dir_all(path).expect("a folder");

@@ -95,7 +95,13 @@ impl trainer::Observer for Watch {
     }
 
     fn save_failed(&mut self, step: u64, error: &Error) {
-        self.to.note(&format!("step {step} could not be saved, the last checkpoint stays: {error}"));
+        let text = format!("step {step} could not be saved, the last checkpoint stays: {error}");
+        if self.to.0.is_empty() {
+            // The first rank knows only that another failed: the reason is told by the one that has it.
+            terminal::note(&text);
+        } else {
+            self.to.note(&text);
+        }
     }
 
     fn stop(&mut self) -> bool {

@@ -102,6 +102,9 @@ fn a_stopped_run_continues_bit_for_bit() {
             }
         }
         assert_eq!(all, losses);
+        let mut notes = Notes::default();
+        go_on(&mut trainer(Some(folder.path()), 4, options), &mut notes);
+        assert!(notes.saved.is_empty(), "a run that had ended writes nothing again");
         let kept: Vec<u64> = checkpoints(folder.path()).unwrap().into_iter().map(|(step, _)| step).collect();
         assert_eq!(kept, [12, 16]);
     }

@@ -1,6 +1,6 @@
 //! Where the ranks of a run meet: one store of keys that rank 0 serves, and who of them is here, late or gone.
 //!
-//! A rank that ends in order (with or without an error of its own) leaves word, so that whoever waits for it stops within a second; one that is
+//! A rank that ends in order (with or without an error of its own) leaves word, so that whoever waits for it stops within seconds; one that is
 //! killed leaves none, and is found out by the timeout.
 
 use std::cell::Cell;
@@ -151,11 +151,11 @@ impl Meeting {
         let mut gone = false;
         loop {
             let left = end.saturating_duration_since(Instant::now());
-            match self.store.get(key, if gone { Duration::ZERO } else { left.min(LOOK) }) {
+            match self.store.get(key, if gone { LOOK } else { left.min(LOOK) }) {
                 Ok(value) => return Ok(value),
                 Err(Failure::Late(_)) if gone => return Err(self.left(key, from)),
                 Err(Failure::Late(_)) if left.is_zero() => return Err(self.silent(key, from)),
-                // Whoever leaves has posted all it will: one more look at the value decides.
+                // Whoever leaves has posted all it will: one more look decides, long enough for a busy machine to answer.
                 Err(Failure::Late(_)) => {
                     gone = self.store.wait(&format!("left/{from}"), Duration::ZERO).is_ok()
                 }

@@ -161,7 +161,9 @@ impl LlavaConfig {
         let json = Json { path, value };
         json.one_of("model_type", &["llava", "llava_llama", "llava_mistral"])?;
         let text = LlamaConfig::from_json(path, value)?;
-        let ported = json.get("text_config").is_some() || json.get("vision_config").is_some();
+        let has = |key: &str| json.get(key).is_some();
+        // The authors' layout has a `vision_config` too where it holds the tower.
+        let ported = has("text_config") || (has("vision_config") && !has("mm_vision_tower"));
         let clip = match (tower, ported) {
             (Some((path, value)), _) => ClipConfig::from_json(path, value, processor)?,
             (None, true) => {
