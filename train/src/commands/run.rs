@@ -192,19 +192,7 @@ fn train<S: Stack<Batch = data::Batch>>(
         start,
         data::Report::default(),
     )?;
-    let to = if first {
-        observers(Some(out), trainer.engine.steps() + 1, Some(peak))?
-    } else {
-        Observers::default()
-    };
-    let mut watch = Watch::of_stage(recipe, shape, ranks, to)?;
-    if first {
-        let (from, to) = (trainer.engine.steps(), out.display());
-        terminal::note(&match from {
-            0 => format!("{steps} steps of {} rows; log and checkpoints in {to}", recipe.batch),
-            _ => format!("goes on after step {from} of {steps}; log and checkpoints in {to}"),
-        });
-    }
+    let mut watch = watch(recipe, shape, here, &trainer, peak)?;
     let mut batches = Batches { loader, left_out, skipped: watch.skipped.clone() };
     let done = trainer.run(&mut batches, &mut watch)?;
     let report = batches.loader.report();
@@ -224,6 +212,28 @@ fn train<S: Stack<Batch = data::Batch>>(
         }
     }
     Ok(true)
+}
+
+/// Who looks on: on the first rank the terminal, which is told where the run begins, and the logs in `out`; on the others nobody.
+fn watch<S: Stack>(
+    recipe: &Recipe,
+    shape: &Shape,
+    here: &Here,
+    trainer: &Trainer<S>,
+    peak: f64,
+) -> anyhow::Result<Watch> {
+    let (ranks, from) = (here.place.size as u64, trainer.engine.steps());
+    if here.place.rank > 0 {
+        return Watch::of_stage(recipe, shape, ranks, Observers::default());
+    }
+    let out = wanted("out", &recipe.out)?;
+    let watch = Watch::of_stage(recipe, shape, ranks, observers(Some(out), from + 1, Some(peak))?)?;
+    let (steps, to) = (trainer.total(), out.display());
+    terminal::note(&match from {
+        0 => format!("{steps} steps of {} rows; log and checkpoints in {to}", recipe.batch),
+        _ => format!("goes on after step {from} of {steps}; log and checkpoints in {to}"),
+    });
+    Ok(watch)
 }
 
 /// A setting that has no default.
