@@ -91,30 +91,6 @@ impl Debug for World {
 }
 
 impl World {
-    /// Joins the other ranks and takes the best device: CUDA (with NCCL between several ranks), for one rank MPS, else the CPU.
-    /// CUDA is seen only after [`crate::shim::load_cuda`].
-    ///
-    /// # Errors
-    /// [`Error::Config`] when the machine has no GPU numbered `local_rank`; [`Error::Ranks`] when others are missing.
-    pub fn from(place: &Place) -> Result<Self> {
-        let gpus = usize::try_from(tch::Cuda::device_count()).unwrap_or(0);
-        let device = if gpus > 0 {
-            Device::Cuda(place.local_rank)
-        } else if place.size == 1 && tch::utils::has_mps() {
-            Device::Mps
-        } else {
-            Device::Cpu
-        };
-        if let Device::Cuda(gpu) = device
-            && gpu >= gpus
-        {
-            return Err(Error::Config(format!(
-                "LOCAL_RANK={gpu}, but this machine shows {gpus} GPU(s): start at most {gpus} ranks on it, or see CUDA_VISIBLE_DEVICES"
-            )));
-        }
-        Self::on(place, device)
-    }
-
     /// Joins the other ranks on a device of one's own choice, the same kind on all ranks.
     ///
     /// # Errors
