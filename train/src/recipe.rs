@@ -36,6 +36,18 @@ pub enum Template {
     Llama2,
 }
 
+impl Template {
+    /// The runtime's name of it.
+    pub fn format(self) -> &'static str {
+        match self {
+            Self::Plain => "plain",
+            Self::V0 => "v0_lines",
+            Self::V1 => "v1",
+            Self::Llama2 => "llava_llama_2",
+        }
+    }
+}
+
 /// What happens to the sides of a picture that is not square.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -150,7 +162,7 @@ pub struct Recipe {
     pub model: Option<PathBuf>,
     /// Folder of the CLIP checkpoint; `None`: it stands in `model`.
     pub vision_tower: Option<PathBuf>,
-    /// Projector of stage 1 to start from (`mm_projector.bin` or a folder); `None`: new, or the one in `model`.
+    /// Projector of stage 1 to start from (`mm_projector.safetensors`, `mm_projector.bin` or a folder); `None`: new, or the one in `model`.
     pub projector: Option<PathBuf>,
     /// LLaVA JSON.
     pub data: Option<PathBuf>,
@@ -240,7 +252,7 @@ impl Recipe {
         Ok(self.batch / at_once)
     }
 
-    /// Steps of the run over `rows` samples; the last batch of an epoch may be short.
+    /// Steps of the run over `rows` samples; the last batch of an epoch is filled up from its beginning.
     pub fn total_steps(&self, rows: u64) -> u64 {
         self.steps.unwrap_or_else(|| self.epochs * self.steps_per_epoch(rows))
     }

@@ -326,6 +326,8 @@ fn places_are_read_from_torchruns_variables() {
     ];
     let want = Place { rank: 9, size: 16, local_rank: 1, addr: "a".into(), port: 29400, ..Place::default() };
     assert_eq!(read(&full).unwrap(), want);
+    let agent = [&full[..], &[("TORCHELASTIC_USE_AGENT_STORE", "True")]].concat();
+    assert_eq!(read(&agent).unwrap(), Place { served: true, ..want });
     assert_says(&read(&full[..4]).unwrap_err().to_string(), &["MASTER_PORT is not set"]);
     let with = |name, value| read(&full.map(|(n, v)| (n, if n == name { value } else { v })));
     assert_says(&with("MASTER_PORT", "70000").unwrap_err().to_string(), &["MASTER_PORT=\"70000\""]);

@@ -72,7 +72,7 @@ pub(crate) fn vision_keys(vision: &Vision, run: usize, llava: &Llava, projector:
         text(keys::PROJECTOR_TYPE, projector),
         text(SELECT_FEATURE, llava.select_feature),
         text(IMAGE_ASPECT_RATIO, aspect(llava)),
-        text(TEMPLATE, template(name, llava.ported, projector)),
+        text(TEMPLATE, llava.template.as_deref().unwrap_or(template(name, llava.ported, projector))),
         flag(USE_IM_START_END, llava.im_start_end),
     ]
 }

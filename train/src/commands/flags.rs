@@ -21,7 +21,7 @@ pub struct Flags {
     /// Folder of the CLIP checkpoint; left out, the one in --model.
     #[arg(long, value_name = "DIR", help_heading = "Model")]
     vision_tower: Option<PathBuf>,
-    /// Projector of stage 1 to start from: mm_projector.bin, or a folder.
+    /// Projector of stage 1 to start from: mm_projector.safetensors, mm_projector.bin, or a folder.
     #[arg(long, value_name = "PATH", help_heading = "Model")]
     projector: Option<PathBuf>,
     /// Shape of a new projector.

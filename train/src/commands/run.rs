@@ -187,7 +187,7 @@ fn train<S: Stack<Batch = data::Batch>>(
     };
     let loader = Loader::new(
         rows,
-        Template::new(template(recipe.template), vocabulary, vision.im_start_end)?,
+        Template::new(recipe.template.format(), vocabulary, vision.im_start_end)?,
         settings(recipe, vision, here)?,
         start,
         data::Report::default(),
@@ -242,16 +242,6 @@ fn wanted<'a>(name: &str, value: &'a Option<PathBuf>) -> Result<&'a Path> {
         let flag = name.replace('_', "-");
         Error::Config(format!("{name} is not set: give --{flag}, or {name} in --config"))
     })
-}
-
-/// The data's name of the recipe's template.
-fn template(template: recipe::Template) -> &'static str {
-    match template {
-        recipe::Template::Plain => "plain",
-        recipe::Template::V0 => "v0",
-        recipe::Template::V1 => "v1",
-        recipe::Template::Llama2 => "llava_llama_2",
-    }
 }
 
 /// How samples are made for this model and rank.

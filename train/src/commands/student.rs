@@ -34,6 +34,7 @@ pub fn open(recipe: &Recipe, path: &Path) -> Result<Llava> {
     if let Some(vision) = &mut model.config.vision {
         vision.select_layer = recipe.select_layer;
         vision.keep_class = recipe.select_feature == recipe::SelectFeature::ClsPatch;
+        vision.template = Some(recipe.template.format().into());
     }
     Ok(model)
 }

@@ -236,13 +236,24 @@ pub struct VisionConfig {
     pub im_start_end: bool,
     /// The tower's name or folder, for saved configs.
     pub tower: String,
+    /// The runtime's name of the conversations it was trained on, where a training here noted it (`pumice_template`).
+    pub template: Option<String>,
 }
 
 impl VisionConfig {
     /// LLaVA's choices for this tower and projector: the layer before the last, patches only.
     pub fn new(clip: ClipConfig, projector: Projector, pad: bool) -> Self {
         let tower = String::from("openai/clip-vit-large-patch14");
-        Self { clip, projector, select_layer: -2, keep_class: false, pad, im_start_end: false, tower }
+        Self {
+            clip,
+            projector,
+            select_layer: -2,
+            keep_class: false,
+            pad,
+            im_start_end: false,
+            tower,
+            template: None,
+        }
     }
 
     /// Blocks that run before the feature is taken; `None` where `select_layer` leaves the tower.

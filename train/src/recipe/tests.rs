@@ -69,7 +69,7 @@ fn steps_are_the_published_ones() {
     assert_eq!(steps(Preset::V15_7b, Stage::Align, 558_128), 2181);
     assert_eq!(steps(Preset::V15_7b, Stage::Tune, 665_298), 5198);
     assert_eq!(steps(Preset::V0_13b, Stage::Align, 595_375), 4652);
-    // Three epochs of ceil(157712 / 32): the last batch of each is short.
+    // Three epochs of ceil(157712 / 32): the last batch of each is filled up.
     assert_eq!(steps(Preset::V0_13b, Stage::Tune, 157_712), 3 * 4929);
     assert_eq!(Preset::V15_7b.recipe(Stage::Tune).warmup_steps(5198), 156);
 }

@@ -22,6 +22,8 @@ pub(crate) struct Llava {
     pub ported: bool,
     /// The model's name as the file knows it.
     pub name: Option<String>,
+    /// `pumice_template`: the conversations it was trained on, where `pumice-train` wrote the file.
+    pub template: Option<String>,
 }
 
 impl Llava {
@@ -56,20 +58,11 @@ impl Llava {
             im_start_end: false,
             ported: false,
             name: None,
+            template: None,
         }
     }
 
     fn read_authors(json: Json<'_>, name: Option<String>) -> Result<Self> {
-        let aspect = match json.text("image_aspect_ratio")? {
-            None => None,
-            Some("square") => Some("square"),
-            Some("pad") => Some("pad"),
-            Some(other) => {
-                let problem =
-                    format!("{other} is LLaVA 1.6's cutting into tiles; Pumice reads LLaVA 1 and 1.5");
-                return Err(json.error("image_aspect_ratio", problem));
-            }
-        };
         let select_feature = match json.text("mm_vision_select_feature")? {
             None | Some("patch") => "patch",
             Some("cls_patch") => "cls_patch",
@@ -87,10 +80,11 @@ impl Llava {
             select_feature,
             projector: json.text("mm_projector_type")?.map(str::to_owned),
             tower: json.text("mm_vision_tower")?.map(str::to_owned),
-            aspect,
+            aspect: aspect(json)?,
             im_start_end: json.flag("mm_use_im_start_end", false)?,
             ported: false,
             name,
+            template: trained(json)?,
         })
     }
 
@@ -113,8 +107,11 @@ impl Llava {
                 .get("vision_feature_layer")
                 .map_or(Ok(-2), |v| layer(json, "vision_feature_layer", v))?,
             select_feature,
+            // Hugging Face's own files never say; those of `pumice-train` do.
+            aspect: aspect(json)?,
             ported: true,
             name,
+            template: trained(json)?,
             ..Self::unsaid()
         })
     }
@@ -132,6 +129,35 @@ impl Llava {
             )
         })
     }
+}
+
+/// `image_aspect_ratio`, where it is said.
+///
+/// # Errors
+/// It is LLaVA 1.6's.
+fn aspect(json: Json<'_>) -> Result<Option<&'static str>> {
+    match json.text("image_aspect_ratio")? {
+        None => Ok(None),
+        Some("square") => Ok(Some("square")),
+        Some("pad") => Ok(Some("pad")),
+        Some(other) => {
+            let problem = format!("{other} is LLaVA 1.6's cutting into tiles; Pumice reads LLaVA 1 and 1.5");
+            Err(json.error("image_aspect_ratio", problem))
+        }
+    }
+}
+
+/// The template that `pumice-train` noted.
+///
+/// # Errors
+/// It is none that the runtime writes.
+fn trained(json: Json<'_>) -> Result<Option<String>> {
+    let Some(name) = json.text("pumice_template")? else { return Ok(None) };
+    if !crate::TEMPLATES.contains(&name) {
+        let known = crate::TEMPLATES.join(", ");
+        return Err(json.error("pumice_template", format!("{name} is no template; known are {known}")));
+    }
+    Ok(Some(name.to_owned()))
 }
 
 /// One layer's number; a list of one counts as it.

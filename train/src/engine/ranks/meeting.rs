@@ -27,12 +27,12 @@ pub struct Meeting {
 }
 
 impl Meeting {
-    /// Serves (rank 0) or connects, and waits until all ranks are here. `device` (`cpu`, `cuda`) must be the same on all.
+    /// Serves (rank 0, where no launcher does) or connects, and waits until all ranks are here. `device` (`cpu`, `cuda`) must be the same on all.
     ///
     /// # Errors
     /// [`Error::Ranks`] when the port is taken, rank 0 does not answer, or ranks are missing after the place's timeout; it names them.
     pub fn new(place: &Place, device: &str) -> Result<Self> {
-        let serves = place.rank == 0;
+        let serves = place.rank == 0 && !place.served;
         let store = Store::new(&place.addr, place.port, serves, place.timeout).map_err(|e| {
             let (addr, port, rank, wait) = (&place.addr, place.port, place.rank, place.timeout.as_secs());
             Error::Ranks(if serves {

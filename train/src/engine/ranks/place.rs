@@ -29,6 +29,9 @@ pub struct Place {
     pub addr: String,
     /// TCP port at which rank 0 serves.
     pub port: u16,
+    /// Whether the launcher serves there already, so that rank 0 connects as the others do: torchrun's agent says so by
+    /// `TORCHELASTIC_USE_AGENT_STORE=True`.
+    pub served: bool,
     /// How long another rank is waited for.
     pub timeout: Duration,
 }
@@ -36,7 +39,15 @@ pub struct Place {
 impl Default for Place {
     /// One process.
     fn default() -> Self {
-        Self { rank: 0, size: 1, local_rank: 0, addr: "127.0.0.1".into(), port: 29500, timeout: TIMEOUT }
+        Self {
+            rank: 0,
+            size: 1,
+            local_rank: 0,
+            addr: "127.0.0.1".into(),
+            port: 29500,
+            served: false,
+            timeout: TIMEOUT,
+        }
     }
 }
 
@@ -60,6 +71,7 @@ impl Place {
             local_rank: number("LOCAL_RANK", &need("LOCAL_RANK")?)?,
             addr: need("MASTER_ADDR")?,
             port: number("MASTER_PORT", &need("MASTER_PORT")?)?,
+            served: get("TORCHELASTIC_USE_AGENT_STORE").is_some_and(|yes| yes == "True"),
             timeout: TIMEOUT,
         };
         if place.rank >= place.size {

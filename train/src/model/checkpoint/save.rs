@@ -19,7 +19,7 @@ pub use torch::write_torch;
 use super::names::to_llava_hf;
 use crate::{
     Error, Result,
-    model::{ClipConfig, Llava, LlavaConfig},
+    model::{ClipConfig, Llava, LlavaConfig, VisionConfig},
     unit::Unit,
 };
 use tensors::dtype_name;
@@ -78,14 +78,15 @@ pub fn save_llava_hf(model: &Llava, folder: &Path, saved: &Saved) -> Result<()> 
     let dtype = dtype_name(saved.kind);
     let mut text = model.config.text.clone();
     text.vocab = rows;
-    let config = json!({
+    let mut config = json!({
         "architectures": ["LlavaForConditionalGeneration"], "model_type": "llava", "torch_dtype": dtype,
         "image_token_index": image_id, "image_seq_length": vision.tokens(), "projector_hidden_act": "gelu",
         "multimodal_projector_bias": true, "vision_feature_layer": vision.select_layer,
         "vision_feature_select_strategy": if vision.keep_class { "full" } else { "default" },
         "tie_word_embeddings": text.tied, "pad_token_id": image_id + 1, "text_config": text.to_json(dtype),
-        "vision_config": vision.clip.to_json(dtype),
+        "vision_config": vision.clip.to_json(dtype), "image_aspect_ratio": aspect(vision),
     });
+    note_template(&mut config, vision);
     write_json(&place.path("config.json"), &config)?;
     generation(model, &place, Some(image_id + 1))?;
     write_json(&place.path("preprocessor_config.json"), &preprocessor(&vision.clip, vision.pad))?;
@@ -150,12 +151,24 @@ pub(crate) fn authors_config(model: &LlavaConfig, kind: Kind) -> Value {
         "mm_vision_select_feature": if vision.keep_class { "cls_patch" } else { "patch" },
         "mm_use_im_start_end": vision.im_start_end, "mm_use_im_patch_token": false, "use_mm_proj": true,
         "tune_mm_mlp_adapter": false, "freeze_mm_mlp_adapter": false,
-        "image_aspect_ratio": if vision.pad { "pad" } else { "square" }, "tokenizer_padding_side": "right",
+        "image_aspect_ratio": aspect(vision), "tokenizer_padding_side": "right",
     });
     for (key, value) in keys.as_object().into_iter().flatten() {
         config[key] = value.clone();
     }
+    note_template(&mut config, vision);
     config
+}
+
+fn aspect(vision: &VisionConfig) -> &'static str {
+    if vision.pad { "pad" } else { "square" }
+}
+
+/// A key of our own, which others pass over: `quantize` would else guess the conversations from the folder's name.
+fn note_template(config: &mut Value, vision: &VisionConfig) {
+    if let Some(template) = &vision.template {
+        config["pumice_template"] = json!(template);
+    }
 }
 
 /// Saves the text model alone as `transformers`' `LlamaForCausalLM`.

@@ -178,12 +178,13 @@ impl LlavaConfig {
                 return Err(json.error("mm_vision_tower", what));
             }
         };
-        let (vision, image_id) = if ported {
+        let (mut vision, image_id) = if ported {
             let pad = processor.and_then(|p| p["do_pad"].as_bool()).unwrap_or(true);
             (ported_vision(json, clip, pad)?, json.id("image_token_index").or(json.id("image_token_id")))
         } else {
             (authors_vision(json, clip)?, None)
         };
+        vision.template = json.get("pumice_template").and_then(Value::as_str).map(str::to_owned);
         if vision.blocks().is_none() {
             let what = format!("{} is beyond the tower's {} blocks", vision.select_layer, vision.clip.layers);
             return Err(json.error("mm_vision_select_layer", what));
