@@ -29,7 +29,8 @@ if [ ! -e "$out/complete" ]; then
     echo "fetching PyTorch $version into $out (once)" >&2
     rm -rf "$out"; mkdir -p "$out"
     # shellcheck disable=SC2086 # the lists are meant to split
-    "$python" -m pip install -q --disable-pip-version-check --root-user-action=ignore --no-deps --no-compile --only-binary=:all: \
+    # A variable, since older pips know no such option.
+    PIP_ROOT_USER_ACTION=ignore "$python" -m pip install -q --disable-pip-version-check --no-deps --no-compile --only-binary=:all: \
         --python-version 3.12 $platforms --target "$out" "torch==$version" $packages
     (
         cd "$out/torch"

@@ -19,7 +19,8 @@ On several machines start each rank with RANK, WORLD_SIZE, LOCAL_RANK, MASTER_AD
 
 Examples:
   pumice-train launch 8 -- tune --preset v1.5-7b --config run.toml
-  torchrun --nnodes 2 --nproc-per-node 8 --no-python pumice-train tune --preset v1.5-13b --config run.toml")]
+  torchrun --nnodes 2 --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint HOST:29400 --no-python \\
+    pumice-train tune --preset v1.5-13b --config run.toml")]
 pub struct Args {
     /// Ranks: one per GPU.
     #[arg(value_name = "N")]
