@@ -103,6 +103,13 @@ fn llavas_settings_are_read_from_both_layouts() {
     });
     let llava = read(&value, Llava::read).unwrap().unwrap();
     assert_eq!((llava.select_feature, llava.ported, llava.select_layer), ("cls_patch", true, -1));
+    assert_eq!((llava.aspect, llava.template), (None, None));
+    // As pumice-train writes the port.
+    let value = json!({
+        "model_type": "llava", "vision_config": {}, "text_config": {}, "image_aspect_ratio": "square", "pumice_template": "v0_lines"
+    });
+    let llava = read(&value, Llava::read).unwrap().unwrap();
+    assert_eq!((llava.aspect, llava.template.as_deref()), (Some("square"), Some("v0_lines")));
     assert_eq!(read(&json!({"model_type": "llama"}), Llava::read).unwrap(), None);
 }
 
@@ -115,6 +122,7 @@ fn what_cannot_be_read_is_named() {
         assert!(message.starts_with("config.json: \"") && message.contains(key), "{message}");
     };
     refused(json!({"model_type": "gpt2"}), "model_type");
+    refused(json!({"model_type": "llava_llama", "pumice_template": "v7"}), "pumice_template");
     refused(json!({"hidden_size": -1}), "hidden_size");
     refused(json!({"hidden_size": 1u64 << 40}), "hidden_size");
     refused(json!({"num_hidden_layers": "many"}), "num_hidden_layers");
