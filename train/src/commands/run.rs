@@ -179,12 +179,11 @@ fn train<S: Stack<Batch = data::Batch>>(
     let steps = recipe.total_steps(rows.len() as u64);
     let peak = devices::found(here.device, recipe.kind, ranks)?.peak * ranks as f64;
     let mut trainer = Trainer::new(engine(recipe, stack, here)?, plan(recipe, steps, Some(out)));
-    let start = match trainer.resume()? {
-        None => Position::default(),
-        Some(position) => serde_json::from_value(position).map_err(|e| {
-            Error::Data(format!("{}: the checkpoint's place in the data cannot be read: {e}", out.display()))
-        })?,
-    };
+    trainer.resume()?;
+    // By steps, not by what this rank took: a resumed run may have another number of ranks.
+    let (done, epoch) = (trainer.engine.steps(), recipe.steps_per_epoch(rows.len() as u64).max(1));
+    let start =
+        Position { epoch: done / epoch, micro: done % epoch * trainer.engine.options().accumulate as u64 };
     let loader = Loader::new(
         rows,
         Template::new(recipe.template.format(), vocabulary, vision.im_start_end)?,
