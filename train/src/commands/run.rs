@@ -29,6 +29,7 @@ use pumice_train::{
     model::{Llava, LlavaConfig, Lora, VisionConfig},
     recipe::{self, Recipe, estimate::Shape},
     report::{Jsonl, Observers, Progress, TensorBoard},
+    shim,
 };
 use serde_json::{Value, json};
 use tch::{Device, Kind};
@@ -51,6 +52,10 @@ impl Here {
     pub fn new(recipe: &Recipe) -> Result<Self> {
         let place = Place::read(|name| std::env::var(name).ok())?;
         let device = devices::choose(recipe.device, &place)?;
+        if device.is_cuda() {
+            // The published runs have it on; it only concerns products of f32.
+            shim::set_tf32(true)?;
+        }
         Ok(Self { place, device })
     }
 }
