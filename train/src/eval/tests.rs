@@ -55,7 +55,7 @@ fn counts_do_not_depend_on_the_workers() {
     // Every third answer is right, by the scene's number of things.
     let guess = || {
         Ok(|scene: &Scene, q: &[Question]| {
-            let right = scene.things.len() % 3 == 0;
+            let right = scene.things.len().is_multiple_of(3);
             Ok(replies(q, |q| if right { q.answer.clone() } else { "yes".into() }))
         })
     };
