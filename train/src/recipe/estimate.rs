@@ -191,7 +191,8 @@ pub fn memory(recipe: &Recipe, shape: &Shape, corpus: &Corpus, ranks: u64) -> Me
     };
     let gathered = if sharded { 2 * bytes * shape.largest_unit() } else { 0 };
     let master = if recipe.kind == Kind::F32 { 0 } else { 4 * p.trainable };
-    let whole_gradient = if trains_language(recipe) { 4 * shape.largest_unit() } else { 0 };
+    // Several ranks: a unit's gradient stands whole until it is reduced.
+    let whole_gradient = if trains_language(recipe) && ranks > 1 { 4 * shape.largest_unit() } else { 0 };
     Memory {
         weights: if sharded { share(language) } else { language }
             + gathered
