@@ -207,7 +207,7 @@ fn adapters_of_a_base_in_4_bits_go_into_the_base_itself() {
         assert!(off.fold(0.0, f32::max) < 1e-6, "{name}");
     }
     // On the whole base too, where nothing is rounded.
-    yard.run(&tune("plain", &format!("{settings} --steps 1")), 0);
+    yard.run(&tune("plain", settings), 0);
     assert!(yard.path("plain/llava/model.safetensors").exists());
 }
 
@@ -303,6 +303,8 @@ fn what_cannot_run_says_why() {
     pumice_train::model::checkpoint::write_tensors(&file, projector, tch::Kind::Float).expect("a file");
     yard.write("typo.toml", "learning_rate = 1e-5\n");
     yard.write("empty.json", "[]");
+    // No row of text, which would take the place of one whose picture is missing.
+    yard.write("pictures.json", &Value::from((0..3).map(row).collect::<Vec<_>>()).to_string());
 
     let args = tune("out", "--steps 1");
     let clip = golden("clip").display().to_string();
@@ -310,12 +312,12 @@ fn what_cannot_run_says_why() {
         (args.replace("--model lm", "--model wide"), 1, ["embed_tokens", "[416, 64]", "[416, 128]"]),
         (args.replace(&clip, "tower"), 1, ["position_embedding", "[37, 64]", "[65, 64]"]),
         (format!("{args} --projector narrow.safetensors"), 1, ["mm_projector", "[32, 64]", "[64, 64]"]),
-        (format!("{args} --config typo.toml"), 2, ["typo.toml", "learning_rate", "lr"]),
+        (format!("{args} --config typo.toml"), 2, ["typo.toml", "learning_rate", "setting"]),
         (args.replace("--model lm", ""), 2, ["model", "--model", "--config"]),
         (args.replace("--data data.json", "--data gone.json"), 1, ["gone.json", "o such file", ""]),
         (args.replace("--data data.json", "--data empty.json"), 1, ["empty.json", "no row", "conversations"]),
         (
-            args.replace("--image-folder images", "--image-folder lm"),
+            args.replace("data.json --image-folder images", "pictures.json --image-folder lm"),
             1,
             ["lm", "folder of the images", "0.png"],
         ),
@@ -325,7 +327,6 @@ fn what_cannot_run_says_why() {
             ["batch 3", "2", "4"],
         ),
     ] {
-        // Of one kind alone, so that no row of text takes the place of a picture's.
         let said = yard.run(&args, code);
         assert!(parts.iter().all(|part| said.contains(part)) && !said.contains("panicked"), "{args}\n{said}");
     }
