@@ -14,6 +14,8 @@ use pumice_train::{
 use super::{devices, flags::Flags, run, sqa, synthetic};
 
 #[derive(clap::Args)]
+// Part of another command's arguments too (`sqa`), whose group of the same name it would be.
+#[group(skip)]
 #[command(after_help = "\
 Settings come from the preset, then --config, then flags; --show-config tells which came from where.
 
