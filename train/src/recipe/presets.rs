@@ -1,7 +1,7 @@
 //! The published recipes: first release (`v0`) and LLaVA-1.5 (`v1.5`), 7B and 13B, each for its two stages and ScienceQA.
 //!
-//! Sources: [P1] arXiv 2304.08485; [P2] arXiv 2310.03744; [S] the authors' scripts (`pretrain.sh`, `finetune.sh`, `finetune_lora.sh`,
-//! `finetune_sqa.sh`, `zero2.json`, `zero3.json`); [H] the first release's README; [D] defaults of transformers' Trainer, which the scripts leave
+//! Sources: (P1) arXiv 2304.08485; (P2) arXiv 2310.03744; (S) the authors' scripts (`pretrain.sh`, `finetune.sh`, `finetune_lora.sh`,
+//! `finetune_sqa.sh`, `zero2.json`, `zero3.json`); (H) the first release's README; (D) defaults of transformers' Trainer, which the scripts leave
 //! as they are. What no source tells (checkpoint intervals) is ours and marked so.
 
 use clap::ValueEnum;
@@ -12,7 +12,7 @@ use super::{
     Template,
 };
 
-/// The matrices of a LLaMA layer, which the authors' LoRA adapts: every linear layer but `lm_head` [S].
+/// The matrices of a LLaMA layer, which the authors' LoRA adapts: every linear layer but `lm_head` (S).
 pub const LINEAR: &[&str] = &["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
 
 /// What is learned.
@@ -134,7 +134,7 @@ fn common(stage: Stage) -> Recipe {
         // Ours: the scripts save only near the end of a run, and a kill costs hours.
         save_every: 500,
         keep: 2,
-        // [D]
+        // (D)
         seed: 42,
         // [S --dataloader_num_workers 4]
         workers: 4,
@@ -146,7 +146,7 @@ fn common(stage: Stage) -> Recipe {
 fn v0(recipe: &mut Recipe) {
     recipe.template = Template::V0;
     recipe.image_position = ImagePosition::Random;
-    // Neither run uses DeepSpeed, so the Trainer clips at its default [D].
+    // Neither run uses DeepSpeed, so the Trainer clips at its default (D).
     recipe.clip = 1.0;
     match recipe.stage {
         // CC-595K, 128 = 8 x 16, one epoch, 2e-3; no sharding: only the projector has optimizer state.
@@ -174,7 +174,7 @@ fn v0(recipe: &mut Recipe) {
 /// LLaVA-1.5 [P2, S]: 336 px, two-layer projector, `USER: ASSISTANT:` conversations, DeepSpeed.
 fn v15(recipe: &mut Recipe) {
     recipe.projector_type = ProjectorType::Mlp2xGelu;
-    // zero2.json and zero3.json have no gradient_clipping, so DeepSpeed does not clip, whatever the Trainer's default is [S].
+    // zero2.json and zero3.json have no gradient_clipping, so DeepSpeed does not clip, whatever the Trainer's default is (S).
     recipe.clip = 0.0;
     match recipe.stage {
         // LCS-558K, 256 = 8 x 32, 1e-3, ZeRO-2; pretrain.sh passes no image_aspect_ratio, so pictures are cropped.
