@@ -332,15 +332,21 @@ fn a_reader_that_goes_away_is_no_error() {
 fn ctrl_c_leaves_no_half_file() {
     let dir = folder("ctrl-c");
     let out = dir.join("out.gguf");
-    // Large enough to be stopped on the way: 2 GB at least remain when the signal comes.
     let mut child = Command::new(env!("CARGO_BIN_EXE_pumice"))
-        .args(["quantize", "synthetic:llava-1.5-7b", text(&out), "Q4_K_M"])
+        .args(["quantize", "synthetic:llava-1.5-13b", text(&out), "Q4_K_M"])
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()
         .expect("the program starts");
-    std::thread::sleep(std::time::Duration::from_millis(1500));
+    // The signal comes once something is written: nearly all of 8 GB remain, whatever the machine's speed.
+    let written = || {
+        let files = fs::read_dir(&dir).expect("the folder");
+        files.flatten().any(|file| file.metadata().is_ok_and(|about| about.len() > 0))
+    };
+    while !written() && child.try_wait().expect("a child").is_none() {
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
     run(Command::new("kill").args(["-INT", &child.id().to_string()])).succeeds();
     let mut stderr = String::new();
     child.stderr.take().expect("a pipe").read_to_string(&mut stderr).expect("text");

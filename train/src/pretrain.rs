@@ -93,8 +93,10 @@ where
     S: crate::engine::Stack,
     F: Source<Batch = S::Batch>,
 {
-    if let Some(at) = trainer.resume()?.as_ref().and_then(Value::as_u64) {
-        seek(source, at);
+    if let Some(at) = trainer.resume()? {
+        let wrong =
+            || Error::Data(format!("the checkpoint's place in the data is {at}, not a number of rows"));
+        seek(source, at.as_u64().ok_or_else(wrong)?);
     }
     let total = trainer.total();
     Ok(trainer.run(source, watch)? == total)

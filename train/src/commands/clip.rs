@@ -54,7 +54,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         layers.into(),
         heads.into(),
     );
-    let run = flags.run(&Defaults { steps: 1700, batch: 64, lr: 1e-3 })?;
+    let run = flags.run(&Defaults { steps: 2400, batch: 64, lr: 1e-3 })?;
     let mut watch = flags.watch(&run, 6.0 * config.parameters() as f64)?;
     let out = run.model();
     let Some(seen) = ClipRun { run, config, font }.train(&mut watch)? else {

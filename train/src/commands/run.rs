@@ -10,6 +10,7 @@ use std::{
     },
 };
 
+use pumice_models::checkpoint::Folder;
 use pumice_runtime::pixels::{Aspect, Preprocess};
 use pumice_train::{
     Error, Result,
@@ -26,8 +27,8 @@ use pumice_train::{
         schedule::{self, Schedule},
         trainer::{Plan, Source, Trainer, Watch as Alarm},
     },
-    model::{Llava, LlavaConfig, Lora, VisionConfig},
-    recipe::{self, Recipe, estimate::Shape},
+    model::{Llava, LlavaConfig, Lora, VisionConfig, config::is_llava},
+    recipe::{self, Recipe, Stage, estimate::Shape},
     report::{Jsonl, Observers, Progress, TensorBoard},
     shim,
 };
@@ -144,6 +145,12 @@ pub fn run(recipe: &Recipe, shape: &Shape) -> anyhow::Result<ExitCode> {
     let here = Here::new(recipe)?;
     tch::manual_seed(recipe.seed as i64);
     let llava = student::open(recipe, model)?;
+    let learned = recipe.projector.is_some() || is_llava(&Folder::open(model)?.config()?);
+    if here.place.rank == 0 && recipe.stage != Stage::Align && !learned {
+        terminal::note(
+            "no --projector is given: a fresh one learns here, without stage 1 (pumice-train align)",
+        );
+    }
     let config = llava.config.clone();
     let ended = match &recipe.lora {
         None => {
