@@ -7,7 +7,8 @@
 //! - both are the same loops around a kernel of an instruction set, and the one-row product (decoding), which memory
 //!   bounds, is a plain dot per weight row.
 //!
-//! [`scalar`] is the specification. Given up: sharing packed activations between products of one input (q, k, v),
+//! [`scalar`] is the specification. AVX-512 departs from it for four bits, where several tokens' activations share a scale per 256
+//! columns (`x86/slab.rs`). Given up: sharing packed activations between products of one input (q, k, v),
 //! worth 3 %.
 
 mod float;
@@ -27,7 +28,7 @@ use super::{Isa, pool::Pool};
 use crate::DType;
 
 pub(crate) use float::{FloatIsa, FloatTile, Plain, SPAN, convert};
-pub(crate) use int8::{ActSlab, Int8Isa, Tile, widen};
+pub(crate) use int8::{ActSlab, ByBlock, Int8Isa, Tile, Way, passes, widen};
 #[cfg(test)]
 use pack::quantize;
 pub(crate) use pack::{Record, pack};

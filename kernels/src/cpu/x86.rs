@@ -7,13 +7,16 @@ mod avx2;
 mod gemm;
 mod gemv;
 mod plain;
+mod slab;
 mod widen;
 
 use super::{
     Isa,
     matmul::{
-        ActSlab, FloatIsa, FloatTile, Int8Isa, PANEL, Plain, Record, SPAN, Tile, Unpack, Weights, pack,
+        ActSlab, ByBlock, FloatIsa, FloatTile, Int8Isa, PANEL, Plain, Product, Record, SPAN, Scratch, Tile,
+        Unpack, Way, Weights, pack, passes,
     },
+    pool::Pool,
 };
 
 /// The machine has AVX-512 F, BW, DQ, VL and VNNI, AVX2, FMA and F16C.
@@ -86,6 +89,45 @@ impl Int8Isa for Avx512 {
     fn dots<F: Unpack>(self, w: Weights<'_>, first: usize, x: &[ActSlab], out: &mut [f32]) {
         // SAFETY: the proof.
         unsafe { gemv::dots::<F>(w, first, x, out) }
+    }
+
+    fn several<F: Unpack>(self, pool: &Pool, scratch: &mut Scratch, w: Weights<'_>, p: Product<'_>) {
+        match F::BITS {
+            4 => passes::<BySlab, F>(BySlab(self), pool, scratch, w, p),
+            _ => passes::<ByBlock<Self>, F>(ByBlock(self), pool, scratch, w, p),
+        }
+    }
+}
+
+/// Formats of four bits: see [`slab`].
+#[derive(Clone, Copy)]
+struct BySlab(Avx512);
+
+impl<F: Unpack> Way<F> for BySlab {
+    const TOKENS: usize = slab::TOKENS;
+    const RECORD: usize = slab::SlabRecord::LEN;
+
+    fn widen(self, tile: &mut Tile, w: Weights<'_>, first: usize, slab: usize) {
+        // SAFETY: the proof.
+        unsafe {
+            widen::widen::<F>(tile, w, first, slab);
+            slab::integer_scales::<F>(tile);
+        }
+    }
+
+    fn prefetch(self, w: Weights<'_>, first: usize, slab: usize) {
+        widen::prefetch::<F>(w, first, slab);
+    }
+
+    fn pack(self, x: &[f32], k: usize, cols: usize, tokens: usize, record: &mut [i32]) {
+        // SAFETY: the proof.
+        unsafe { slab::pack(x, k, cols, tokens, record) }
+    }
+
+    fn multiply(self, tokens: usize, tile: &Tile, record: &[i32], c: &mut [f32], blocks: usize) {
+        assert!(record.len() >= tokens * slab::SlabRecord::LEN && c.len() >= tokens * PANEL && blocks <= 8);
+        // SAFETY: the proof; the lengths are checked.
+        unsafe { slab::multiply(tokens, tile, record.as_ptr(), c.as_mut_ptr(), blocks) }
     }
 }
 

@@ -13,7 +13,7 @@ use super::{
 use crate::{cpu::pool::Pool, quant::ActBlock};
 
 /// Slabs of packed activations that stay in the second cache while the panels pass: 4·320 bytes a token and thus 0.8 MB a pass.
-const CHUNK: usize = 4;
+const CHUNK: usize = 2;
 
 /// A slab of a panel of weights.
 #[repr(C, align(64))]
@@ -24,11 +24,22 @@ pub(crate) struct Tile {
     pub(crate) a: [[f32; PANEL]; 16],
     /// `[block of 32][row]`: minima.
     pub(crate) c: [[f32; PANEL]; 8],
+    /// `[block of 32][row]`: scale and minimum as two i16, in units of `d`, where a kernel wants them so.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "only x86 has such a kernel"))]
+    pub(crate) s: [[i32; PANEL]; 8],
+    /// `[row]`: that unit.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "as `s`"))]
+    pub(crate) d: [f32; PANEL],
 }
 
 impl Tile {
-    pub(crate) const ZERO: Self =
-        Self { u: [[[0; 4]; PANEL]; SLAB / 4], a: [[0.0; PANEL]; 16], c: [[0.0; PANEL]; 8] };
+    pub(crate) const ZERO: Self = Self {
+        u: [[[0; 4]; PANEL]; SLAB / 4],
+        a: [[0.0; PANEL]; 16],
+        c: [[0.0; PANEL]; 8],
+        s: [[0; PANEL]; 8],
+        d: [0.0; PANEL],
+    };
 }
 
 /// A slab of the only token's activations.
@@ -64,6 +75,52 @@ pub(crate) trait Int8Isa: Copy + Sync {
 
     /// `out[i]` = row `first` + i times x.
     fn dots<F: Unpack>(self, w: Weights<'_>, first: usize, x: &[ActSlab], out: &mut [f32]);
+
+    /// The product of several tokens, in the way that is best here: by default [`ByBlock`].
+    fn several<F: Unpack>(self, pool: &Pool, scratch: &mut Scratch, w: Weights<'_>, p: Product<'_>) {
+        passes::<ByBlock<Self>, F>(ByBlock(self), pool, scratch, w, p);
+    }
+}
+
+/// How a panel of weights meets the activations of several tokens.
+pub(crate) trait Way<F: Unpack>: Copy + Sync {
+    /// Tokens that the kernel takes at once.
+    const TOKENS: usize;
+    /// Dwords of a token's part of a record.
+    const RECORD: usize;
+    /// As [`Int8Isa::widen`].
+    fn widen(self, tile: &mut Tile, w: Weights<'_>, first: usize, slab: usize);
+    /// As [`Int8Isa::prefetch`].
+    fn prefetch(self, w: Weights<'_>, first: usize, slab: usize);
+    /// As [`Int8Isa::pack`].
+    fn pack(self, x: &[f32], k: usize, cols: usize, tokens: usize, record: &mut [i32]);
+    /// As [`Int8Isa::multiply`].
+    fn multiply(self, tokens: usize, tile: &Tile, record: &[i32], c: &mut [f32], blocks: usize);
+}
+
+/// Activations have a scale per block of 32, and sums go to f32 after each: the specification's own arithmetic.
+#[derive(Clone, Copy)]
+pub(crate) struct ByBlock<I>(pub(crate) I);
+
+impl<I: Int8Isa, F: Unpack> Way<F> for ByBlock<I> {
+    const TOKENS: usize = I::TOKENS;
+    const RECORD: usize = Record::len(F::GROUP);
+
+    fn widen(self, tile: &mut Tile, w: Weights<'_>, first: usize, slab: usize) {
+        self.0.widen::<F>(tile, w, first, slab);
+    }
+
+    fn prefetch(self, w: Weights<'_>, first: usize, slab: usize) {
+        self.0.prefetch::<F>(w, first, slab);
+    }
+
+    fn pack(self, x: &[f32], k: usize, cols: usize, tokens: usize, record: &mut [i32]) {
+        self.0.pack::<F>(x, k, cols, tokens, record);
+    }
+
+    fn multiply(self, tokens: usize, tile: &Tile, record: &[i32], c: &mut [f32], blocks: usize) {
+        self.0.multiply::<F>(tokens, tile, record, c, blocks);
+    }
 }
 
 /// [`Int8Isa::widen`] in plain Rust, to be inlined where vectors are enabled: row by row, then transposed by dwords.
@@ -92,21 +149,32 @@ pub(crate) fn widen<F: Unpack>(tile: &mut Tile, w: Weights<'_>, first: usize, sl
 
 /// The product of weights of format `F`.
 pub(super) fn product<I: Int8Isa, F: Unpack>(isa: I, pool: &Pool, scratch: &mut Scratch, p: Product<'_>) {
-    let Product { n, k, m, .. } = p;
-    let w = Weights { bytes: p.w, row_bytes: p.w.len() / m, rows: m };
-    if n == 1 {
-        return one_token::<I, F>(isa, pool, scratch, w, p);
+    let w = Weights { bytes: p.w, row_bytes: p.w.len() / p.m, rows: p.m };
+    match p.n {
+        1 => one_token::<I, F>(isa, pool, scratch, w, p),
+        _ => isa.several::<F>(pool, scratch, w, p),
     }
+}
+
+/// The product of several tokens, in passes.
+pub(crate) fn passes<I: Way<F>, F: Unpack>(
+    way: I,
+    pool: &Pool,
+    scratch: &mut Scratch,
+    w: Weights<'_>,
+    p: Product<'_>,
+) {
+    let Product { n, k, m, .. } = p;
     let tokens = pass_tokens(n, I::TOKENS);
     for (x, out) in p.x.chunks(tokens * k).zip(p.out.chunks_mut(tokens * m)) {
-        pass::<I, F>(isa, pool, scratch, w, Product { x, out, n: x.len() / k, ..p });
+        pass::<I, F>(way, pool, scratch, w, Product { x, out, n: x.len() / k, ..p });
     }
 }
 
 /// One pass over the weights.
-fn pass<I: Int8Isa, F: Unpack>(isa: I, pool: &Pool, scratch: &mut Scratch, w: Weights<'_>, p: Product<'_>) {
+fn pass<I: Way<F>, F: Unpack>(way: I, pool: &Pool, scratch: &mut Scratch, w: Weights<'_>, p: Product<'_>) {
     let Product { n, k, m, x, .. } = p;
-    let (slabs, len) = (k.div_ceil(SLAB), Record::len(F::GROUP));
+    let (slabs, len) = (k.div_ceil(SLAB), I::RECORD);
     let packed = scratch.x.get::<i32>(slabs * n * len);
     // A piece is a group of tokens, whose rows of x are then read in order; where groups are too few, a slab of them all.
     let piece = if n >= 4 * I::TOKENS * pool.threads() { (slabs, I::TOKENS * len) } else { (1, n * len) };
@@ -116,7 +184,7 @@ fn pass<I: Int8Isa, F: Unpack>(isa: I, pool: &Pool, scratch: &mut Scratch, w: We
             let slab = tile.first_row() + row;
             for (g, record) in tile.row(row).chunks_mut(I::TOKENS * len).enumerate() {
                 let x = &x[(first + g * I::TOKENS) * k + slab * SLAB..];
-                isa.pack::<F>(x, k, SLAB.min(k - slab * SLAB), record.len() / len, record);
+                way.pack(x, k, SLAB.min(k - slab * SLAB), record.len() / len, record);
             }
         }
     });
@@ -133,15 +201,15 @@ fn pass<I: Int8Isa, F: Unpack>(isa: I, pool: &Pool, scratch: &mut Scratch, w: We
                 let end = slabs.min(start + chunk);
                 for (panel, c) in c.chunks_exact_mut(n * PANEL).enumerate() {
                     for slab in start..end {
-                        isa.widen::<F>(&mut tile, w, first(panel), slab);
+                        way.widen(&mut tile, w, first(panel), slab);
                         match slab + 1 < end {
-                            true => isa.prefetch::<F>(w, first(panel), slab + 1),
-                            false => isa.prefetch::<F>(w, first(panel + 1), start),
+                            true => way.prefetch(w, first(panel), slab + 1),
+                            false => way.prefetch(w, first(panel + 1), start),
                         }
                         let blocks = (k - slab * SLAB).min(SLAB) / ActBlock::LEN;
                         let records = packed[slab * n * len..][..n * len].chunks(I::TOKENS * len);
                         for (record, c) in records.zip(c.chunks_mut(I::TOKENS * PANEL)) {
-                            isa.multiply::<F>(record.len() / len, &tile, record, c, blocks);
+                            way.multiply(record.len() / len, &tile, record, c, blocks);
                         }
                     }
                 }
