@@ -12,6 +12,8 @@ pub enum Isa {
     Scalar,
     /// x86-64 since 2013: AVX2, FMA, F16C.
     Avx2,
+    /// x86-64 since 2021 without AVX-512: AVX-VNNI, on top of [`Isa::Avx2`].
+    Avx2Vnni,
     /// x86-64 since 2019: AVX-512 F, BW, DQ, VL and VNNI, on top of [`Isa::Avx2`].
     Avx512Vnni,
     /// 64-bit Arm: NEON.
@@ -21,7 +23,7 @@ pub enum Isa {
 impl Isa {
     /// What this machine has, the slowest (always [`Isa::Scalar`]) first.
     pub fn available() -> Vec<Isa> {
-        [Isa::Scalar, Isa::Avx2, Isa::Avx512Vnni, Isa::Neon]
+        [Isa::Scalar, Isa::Avx2, Isa::Avx2Vnni, Isa::Avx512Vnni, Isa::Neon]
             .into_iter()
             .filter(|isa| isa.is_available())
             .collect()
@@ -42,6 +44,8 @@ impl Isa {
                     && is_x86_feature_detected!("fma")
                     && is_x86_feature_detected!("f16c")
             }
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2Vnni => Isa::Avx2.is_available() && is_x86_feature_detected!("avxvnni"),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512Vnni => {
                 Isa::Avx2.is_available()
@@ -64,6 +68,7 @@ impl Isa {
         match self {
             Isa::Scalar => "scalar",
             Isa::Avx2 => "avx2",
+            Isa::Avx2Vnni => "avx2-vnni",
             Isa::Avx512Vnni => "avx512-vnni",
             Isa::Neon => "neon",
         }

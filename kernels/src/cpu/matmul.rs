@@ -27,8 +27,14 @@ use std::{
 use super::{Isa, pool::Pool};
 use crate::DType;
 
-pub(crate) use float::{FloatIsa, FloatTile, Plain, SPAN, convert};
-pub(crate) use int8::{ActSlab, ByBlock, Int8Isa, Tile, Way, passes, widen};
+#[cfg(target_arch = "x86_64")]
+pub(crate) use float::F32;
+#[cfg(target_arch = "aarch64")]
+pub(crate) use float::convert;
+pub(crate) use float::{FloatIsa, FloatTile, Plain, SPAN};
+#[cfg(target_arch = "aarch64")]
+pub(crate) use int8::widen;
+pub(crate) use int8::{ActSlab, ByBlock, Int8Isa, Tile, Way, passes};
 #[cfg(test)]
 use pack::quantize;
 pub(crate) use pack::{Record, pack};
@@ -184,6 +190,8 @@ pub(crate) fn matmul(isa: Isa, pool: &Pool, scratch: &mut Scratch, p: Product<'_
     match isa {
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512Vnni => dispatch(super::x86::Avx512::new().expect("available"), pool, scratch, p),
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2Vnni => dispatch(super::x86::Avx2Vnni::new().expect("available"), pool, scratch, p),
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => dispatch(super::x86::Avx2::new().expect("available"), pool, scratch, p),
         #[cfg(target_arch = "aarch64")]

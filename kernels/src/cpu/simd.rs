@@ -119,7 +119,7 @@ pub(super) trait Job: Sized {
     fn run(self, isa: Isa) {
         match isa {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 | Isa::Avx512Vnni => x86::run(self, isa),
+            Isa::Avx2 | Isa::Avx2Vnni | Isa::Avx512Vnni => x86::run(self, isa),
             #[cfg(target_arch = "aarch64")]
             Isa::Neon => neon::run(self),
             _ => self.scalar(),

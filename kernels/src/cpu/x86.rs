@@ -1,6 +1,6 @@
-//! What AVX2 and AVX-512 with VNNI do for the matrix product.
+//! What AVX2, AVX-VNNI and AVX-512 with VNNI do for the matrix product.
 //!
-//! [`Avx512`] and [`Avx2`] are proofs: a value exists only where the machine has the instructions, so their methods may call code
+//! [`Avx512`], [`Avx2`] and [`Avx2Vnni`] are proofs: a value exists only where the machine has the instructions, so their methods may call code
 //! that is compiled for them. The kernels take slices, check them at the entry and work on pointers within.
 
 mod avx2;
@@ -41,6 +41,17 @@ impl Avx2 {
     }
 }
 
+/// The machine has AVX-VNNI, and what [`Avx2`] says.
+#[derive(Clone, Copy)]
+pub(crate) struct Avx2Vnni(Avx2);
+
+impl Avx2Vnni {
+    /// The proof, where it holds.
+    pub(crate) fn new() -> Option<Self> {
+        Isa::Avx2Vnni.is_available().then_some(Self(Avx2(())))
+    }
+}
+
 /// The checks that let an int8 kernel work on pointers.
 #[track_caller]
 fn check_int8<F: Unpack>(tokens: usize, record: &[i32], c: &[f32], blocks: usize) {
@@ -60,7 +71,7 @@ fn pack_avx512<F: Unpack>(x: &[f32], k: usize, cols: usize, tokens: usize, recor
 
 #[target_feature(enable = "avx2,fma,f16c")]
 fn pack_avx2<F: Unpack>(x: &[f32], k: usize, cols: usize, tokens: usize, record: &mut [i32]) {
-    pack::<F, 0>(x, k, cols, tokens, record);
+    pack::<F, { gemm::BIAS }>(x, k, cols, tokens, record);
 }
 
 impl Int8Isa for Avx512 {
@@ -136,18 +147,18 @@ impl FloatIsa for Avx512 {
 
     fn convert<F: Plain>(self, tile: &mut FloatTile, w: Weights<'_>, first: usize, col: usize) {
         // SAFETY: the proof.
-        unsafe { plain::convert_avx512::<F>(tile, w, first, col) }
+        unsafe { plain::convert::<F>(tile, w, first, col) }
     }
 
     fn multiply(self, tokens: usize, tile: &FloatTile, x: &[f32], c: &mut [f32], cols: usize) {
         check_float(tokens, x, c, cols);
         // SAFETY: the proof; the lengths are checked.
-        unsafe { plain::multiply_avx512(tokens, tile, x.as_ptr(), c.as_mut_ptr(), cols) }
+        unsafe { plain::multiply(tokens, tile, x.as_ptr(), c.as_mut_ptr(), cols) }
     }
 
     fn dots<F: Plain>(self, w: Weights<'_>, first: usize, x: &[f32], out: &mut [f32]) {
         // SAFETY: the proof.
-        unsafe { plain::dots_avx512::<F>(w, first, x, out) }
+        unsafe { plain::dots::<F>(w, first, x, out) }
     }
 }
 
@@ -156,7 +167,7 @@ impl Int8Isa for Avx2 {
 
     fn widen<F: Unpack>(self, tile: &mut Tile, w: Weights<'_>, first: usize, slab: usize) {
         // SAFETY: the proof.
-        unsafe { avx2::widen::<F>(tile, w, first, slab) }
+        unsafe { avx2::widen::<F, true>(tile, w, first, slab) }
     }
 
     fn prefetch<F: Unpack>(self, w: Weights<'_>, first: usize, slab: usize) {
@@ -181,21 +192,65 @@ impl Int8Isa for Avx2 {
 }
 
 impl FloatIsa for Avx2 {
-    const TOKENS: usize = plain::TOKENS_AVX2;
+    const TOKENS: usize = avx2::FLOAT_TOKENS;
 
     fn convert<F: Plain>(self, tile: &mut FloatTile, w: Weights<'_>, first: usize, col: usize) {
         // SAFETY: the proof.
-        unsafe { plain::convert_avx2::<F>(tile, w, first, col) }
+        unsafe { avx2::convert::<F>(tile, w, first, col) }
     }
 
     fn multiply(self, tokens: usize, tile: &FloatTile, x: &[f32], c: &mut [f32], cols: usize) {
         check_float(tokens, x, c, cols);
         // SAFETY: the proof; the lengths are checked.
-        unsafe { plain::multiply_avx2(tokens, tile, x.as_ptr(), c.as_mut_ptr(), cols) }
+        unsafe { avx2::float_multiply(tokens, tile, x.as_ptr(), c.as_mut_ptr(), cols) }
     }
 
     fn dots<F: Plain>(self, w: Weights<'_>, first: usize, x: &[f32], out: &mut [f32]) {
         // SAFETY: the proof.
-        unsafe { plain::dots_avx2::<F>(w, first, x, out) }
+        unsafe { avx2::float_dots::<F>(w, first, x, out) }
+    }
+}
+
+impl Int8Isa for Avx2Vnni {
+    const TOKENS: usize = avx2::TOKENS;
+
+    fn widen<F: Unpack>(self, tile: &mut Tile, w: Weights<'_>, first: usize, slab: usize) {
+        // SAFETY: the proof.
+        unsafe { avx2::widen::<F, false>(tile, w, first, slab) }
+    }
+
+    fn prefetch<F: Unpack>(self, w: Weights<'_>, first: usize, slab: usize) {
+        self.0.prefetch::<F>(w, first, slab);
+    }
+
+    fn pack<F: Unpack>(self, x: &[f32], k: usize, cols: usize, tokens: usize, record: &mut [i32]) {
+        self.0.pack::<F>(x, k, cols, tokens, record);
+    }
+
+    fn multiply<F: Unpack>(self, tokens: usize, tile: &Tile, record: &[i32], c: &mut [f32], blocks: usize) {
+        check_int8::<F>(tokens, record, c, blocks);
+        // SAFETY: the proof; the lengths are checked.
+        unsafe { avx2::multiply_vnni::<F>(tokens, tile, record.as_ptr(), c.as_mut_ptr(), blocks) }
+    }
+
+    /// As AVX2: memory bounds it, not the instructions.
+    fn dots<F: Unpack>(self, w: Weights<'_>, first: usize, x: &[ActSlab], out: &mut [f32]) {
+        Int8Isa::dots::<F>(self.0, w, first, x, out);
+    }
+}
+
+impl FloatIsa for Avx2Vnni {
+    const TOKENS: usize = <Avx2 as FloatIsa>::TOKENS;
+
+    fn convert<F: Plain>(self, tile: &mut FloatTile, w: Weights<'_>, first: usize, col: usize) {
+        self.0.convert::<F>(tile, w, first, col);
+    }
+
+    fn multiply(self, tokens: usize, tile: &FloatTile, x: &[f32], c: &mut [f32], cols: usize) {
+        FloatIsa::multiply(self.0, tokens, tile, x, c, cols);
+    }
+
+    fn dots<F: Plain>(self, w: Weights<'_>, first: usize, x: &[f32], out: &mut [f32]) {
+        FloatIsa::dots::<F>(self.0, w, first, x, out);
     }
 }

@@ -25,6 +25,7 @@ pub(crate) trait Plain {
     /// Its bytes.
     type Bytes: bytemuck::Pod + AsRef<[u8]>;
     /// Its value.
+    #[cfg_attr(not(target_arch = "aarch64"), allow(dead_code, reason = "x86 converts vectors"))]
     fn get(bytes: Self::Bytes) -> f32;
 }
 
@@ -74,6 +75,7 @@ pub(crate) trait FloatIsa: Copy + Sync {
 }
 
 /// [`FloatIsa::convert`] in plain Rust.
+#[cfg(target_arch = "aarch64")]
 #[inline(always)]
 pub(crate) fn convert<F: Plain>(tile: &mut FloatTile, w: Weights<'_>, first: usize, col: usize) {
     let size = size_of::<F::Bytes>();

@@ -7,8 +7,8 @@
 //! are faster than one.
 
 use super::{
-    PANEL, Product, Record, SLAB, Scales, Scratch, Unpack, Weights, chunk_of, dot_rows, pass_tokens,
-    piece_rows, store, with_scratch,
+    PANEL, Product, Record, SLAB, Scratch, Unpack, Weights, chunk_of, dot_rows, pass_tokens, piece_rows,
+    store, with_scratch,
 };
 use crate::{cpu::pool::Pool, quant::ActBlock};
 
@@ -18,8 +18,8 @@ const CHUNK: usize = 2;
 /// A slab of a panel of weights.
 #[repr(C, align(64))]
 pub(crate) struct Tile {
-    /// [256/4 columns][32 rows] of four columns each.
-    pub(crate) u: [[[u8; 4]; PANEL]; SLAB / 4],
+    /// [256/4 columns][32 rows] of four columns each; the second half is for bytes that an instruction set splits.
+    pub(crate) u: [[[u8; 4]; PANEL]; SLAB / 2],
     /// `[group][row]`: scales.
     pub(crate) a: [[f32; PANEL]; 16],
     /// `[block of 32][row]`: minima.
@@ -34,7 +34,7 @@ pub(crate) struct Tile {
 
 impl Tile {
     pub(crate) const ZERO: Self = Self {
-        u: [[[0; 4]; PANEL]; SLAB / 4],
+        u: [[[0; 4]; PANEL]; SLAB / 2],
         a: [[0.0; PANEL]; 16],
         c: [[0.0; PANEL]; 8],
         s: [[0; PANEL]; 8],
@@ -124,12 +124,13 @@ impl<I: Int8Isa, F: Unpack> Way<F> for ByBlock<I> {
 }
 
 /// [`Int8Isa::widen`] in plain Rust, to be inlined where vectors are enabled: row by row, then transposed by dwords.
+#[cfg(target_arch = "aarch64")]
 #[inline(always)]
 pub(crate) fn widen<F: Unpack>(tile: &mut Tile, w: Weights<'_>, first: usize, slab: usize) {
     let bytes = SLAB / F::DTYPE.block_len() * F::DTYPE.block_bytes();
     let mut u = [0; SLAB];
     for r in 0..PANEL {
-        let mut s = Scales::default();
+        let mut s = super::Scales::default();
         if first + r < w.rows() {
             F::unpack(w.part(first + r, slab * bytes, bytes), &mut u, &mut s);
         }

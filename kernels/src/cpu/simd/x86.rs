@@ -21,7 +21,7 @@ pub(super) fn run<J: Job>(job: J, isa: Isa) {
         // SAFETY: the machine has what the ISA names; that is asked above.
         Isa::Avx512Vnni => unsafe { avx512(job) },
         // SAFETY: as above.
-        Isa::Avx2 => unsafe { avx2(job) },
+        Isa::Avx2 | Isa::Avx2Vnni => unsafe { avx2(job) },
         _ => job.scalar(),
     }
 }

@@ -1,31 +1,48 @@
-//! The int8 product of AVX2: a panel of 32 weight rows times up to two tokens, and the dot of one token.
+//! The int8 product of AVX2: a panel of 32 weight rows times up to six tokens.
 //!
-//! `vpmaddubsw` multiplies unsigned by signed bytes and adds pairs in 16 bits. Narrow weights leave room there: products
-//! of 4-bit weights are summed over 32 columns before they are widened to 32 bits, those of 5 bits over 16, of 6 bits over 8. Bytes
-//! of 8 bits would overflow, so they are taken as signed: |w| times x with the sign of w.
-
-#![allow(clippy::needless_range_loop, reason = "an index runs over several arrays side by side")]
+//! For x86-64 of 2013 to 2020; where the CPU has AVX-VNNI only the inner product differs ([`vnni`]). The loops and the tile are those of AVX-512.
+//! - [`widen()`] turns 8 rows at a time by shuffles; some two tokens' worth of work.
+//! - `vpmaddubsw` multiplies unsigned by signed bytes and adds pairs in 16 bits, where pairs of 8-bit weights would saturate
+//!   (2·255·127). Narrow weights leave room for more: those of 4 bits are summed over 32 columns (8·2·15·127 = 30480) before one
+//!   `vpmaddwd` widens them to 32 bits, those of 5 bits over 16, of 6 bits over 8. Bytes of 8 bits are split by [`widen()`] into two
+//!   planes of 4 bits, of which the higher is multiplied by 16 where it is widened: two instructions for 32 products, where taking signs
+//!   apart or `vpmaddwd` on 16-bit weights need as many or more.
+//! - A sum becomes a float without a conversion, and meets both scales, as [`super::gemm`] says.
+//! - So 256 products (8 rows, 32 columns, a token) are 8 `vpmaddubsw`, 7 `vpaddw`, 1 `vpmaddwd`, 1 `vpaddd` and 2 multiply-adds: 19
+//!   instructions for 4 bits, 21 for 5, 24 for 6, 36 for 8; a minimum adds one. `vpmaddubsw`, `vpmaddwd` and `vpaddd`
+//!   for each 32 products would be 24. Three vector ports thus do 40, 37, 32 or 21 products a cycle.
+//! - Registers: 12 16-bit sums (6 tokens × 2 vectors), 2 weights, a broadcast and a product are all 16. The float sums stay
+//!   in the first cache.
+//! - [`dots()`]: one token is a dot per weight row, two distant rows at a time.
 
 use std::arch::x86_64::*;
 
-use crate::cpu::matmul::{ActSlab, PANEL, Record, SLAB, Scales, Tile, Unpack, Weights, widen as by_rows};
+use super::gemm::{BIAS, prefetch};
+use crate::cpu::matmul::{PANEL, Record, SLAB, Tile, Unpack};
 
-/// Tokens that the kernel takes at once: eight registers of 16-bit sums, of 16.
-pub(super) const TOKENS: usize = 2;
+mod dots;
+mod plain;
+mod vnni;
+mod widen;
 
-/// Widens slab `slab` of the rows from `first` on.
-#[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn widen<F: Unpack>(tile: &mut Tile, w: Weights<'_>, first: usize, slab: usize) {
-    by_rows::<F>(tile, w, first, slab);
-}
+pub(super) use dots::dots;
+pub(super) use plain::{TOKENS as FLOAT_TOKENS, convert, dots as float_dots, multiply as float_multiply};
+pub(super) use vnni::multiply as multiply_vnni;
+pub(super) use widen::widen;
 
-/// Steps of four columns whose products fit 16 bits: 2·(2^BITS − 1)·127·steps < 2^15.
+/// Tokens that the kernels take at once.
+pub(super) const TOKENS: usize = 6;
+
+/// Dwords from the low to the high bits of a byte that is split.
+const PLANE: usize = SLAB / 4 * PANEL;
+
+/// Steps of four columns whose products fit 16 bits: 2·(2^bits − 1)·127·steps < 2^15.
 const fn steps16(bits: u32) -> usize {
     match bits {
-        4 => 8,
         5 => 4,
         6 => 2,
-        _ => 1,
+        // A plane of a split byte has four bits.
+        _ => 8,
     }
 }
 
@@ -68,22 +85,14 @@ unsafe fn of_tokens<const GROUP: usize, const MIN: bool, const BITS: u32>(
     // SAFETY: as this function's.
     unsafe {
         match tokens {
+            6 => kernel::<6, GROUP, MIN, BITS>(tile, record, c, blocks),
+            5 => kernel::<5, GROUP, MIN, BITS>(tile, record, c, blocks),
+            4 => kernel::<4, GROUP, MIN, BITS>(tile, record, c, blocks),
+            3 => kernel::<3, GROUP, MIN, BITS>(tile, record, c, blocks),
             2 => kernel::<2, GROUP, MIN, BITS>(tile, record, c, blocks),
             1 => kernel::<1, GROUP, MIN, BITS>(tile, record, c, blocks),
             _ => unreachable!("{tokens} tokens in a group of {TOKENS}"),
         }
-    }
-}
-
-/// Weights times x in 16-bit pairs: unsigned weights, or for 8 bits weights plus 128.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-fn pairs<const BITS: u32>(w: __m256i, x: __m256i) -> __m256i {
-    if BITS == 8 {
-        let w = _mm256_xor_si256(w, _mm256_set1_epi8(-128));
-        _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w))
-    } else {
-        _mm256_maddubs_epi16(w, x)
     }
 }
 
@@ -98,114 +107,91 @@ unsafe fn kernel<const T: usize, const GROUP: usize, const MIN: bool, const BITS
     blocks: usize,
 ) {
     let (steps, run) = (GROUP / 4, steps16(BITS));
+    // Two vectors at once: of 16 rows, or of both planes of 8.
+    let (rows, second) = if BITS == 8 { (8, PLANE) } else { (16, 8) };
     let ones = _mm256_set1_epi16(1);
-    let off = record;
     // SAFETY: all offsets lie within the record's T·len dwords, the tile, and c's T·PANEL floats.
     unsafe {
         let scales = record.add(Record::off(GROUP) * T);
         let codes = scales.add(8 * T);
         let u = tile.u.as_ptr().cast::<i32>();
         for group in 0..blocks * (32 / GROUP) {
-            let block = group * GROUP / 32;
-            let mut acc = [[_mm256_setzero_si256(); 4]; T];
-            for first in (0..steps).step_by(run) {
-                let mut acc16 = [[_mm256_setzero_si256(); 4]; T];
-                for step in 0..run {
-                    let k4 = group * steps + first + step;
-                    let mut x = [_mm256_setzero_si256(); T];
-                    for (i, x) in x.iter_mut().enumerate() {
-                        *x = _mm256_set1_epi32(*codes.add(k4 * T + i));
-                    }
-                    for q in 0..4 {
-                        let w = _mm256_load_si256(u.add(k4 * PANEL + 8 * q).cast());
-                        for i in 0..T {
-                            acc16[i][q] = _mm256_add_epi16(acc16[i][q], pairs::<BITS>(w, x[i]));
+            prefetch::<T, GROUP>(record, c, group);
+            let (u, codes) = (u.add(group * steps * PANEL), codes.add(group * steps * T));
+            for row in (0..PANEL).step_by(rows) {
+                let mut sums = [[_mm256_setzero_si256(); 2]; T];
+                for first in (0..steps).step_by(run) {
+                    let mut acc = [[_mm256_setzero_si256(); 2]; T];
+                    for step in first..first + run {
+                        let w = u.add(step * PANEL + row);
+                        let (w0, w1) = (_mm256_load_si256(w.cast()), _mm256_load_si256(w.add(second).cast()));
+                        for (i, acc) in acc.iter_mut().enumerate() {
+                            let x = _mm256_set1_epi32(*codes.add(step * T + i));
+                            acc[0] = _mm256_add_epi16(acc[0], _mm256_maddubs_epi16(w0, x));
+                            acc[1] = _mm256_add_epi16(acc[1], _mm256_maddubs_epi16(w1, x));
                         }
                     }
-                }
-                for i in 0..T {
-                    for q in 0..4 {
-                        acc[i][q] = _mm256_add_epi32(acc[i][q], _mm256_madd_epi16(acc16[i][q], ones));
+                    let place = if BITS == 8 { _mm256_set1_epi16(16) } else { ones };
+                    for (sum, acc) in sums.iter_mut().zip(acc) {
+                        sum[0] = _mm256_add_epi32(sum[0], _mm256_madd_epi16(acc[0], ones));
+                        sum[1] = _mm256_add_epi32(sum[1], _mm256_madd_epi16(acc[1], place));
                     }
                 }
-            }
-            for i in 0..T {
-                let d = _mm256_set1_ps(f32::from_bits(*scales.add(block * T + i) as u32));
-                let off = *off.add(group * T + i);
-                for q in 0..4 {
-                    let c = c.add(i * PANEL + 8 * q);
-                    let a = _mm256_load_ps(tile.a[group].as_ptr().add(8 * q));
-                    let signed = MIN || BITS == 8;
-                    let sum =
-                        if signed { acc[i][q] } else { _mm256_add_epi32(acc[i][q], _mm256_set1_epi32(off)) };
-                    let mut out =
-                        _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum), _mm256_mul_ps(a, d), _mm256_loadu_ps(c));
-                    if MIN {
-                        let min = _mm256_load_ps(tile.c[block].as_ptr().add(8 * q));
-                        out = _mm256_fmadd_ps(min, _mm256_set1_ps(f32::from_bits(off as u32)), out);
-                    }
-                    _mm256_storeu_ps(c, out);
+                let start = |i: usize| match MIN {
+                    true => _mm256_set1_epi32(BIAS),
+                    false => _mm256_set1_epi32(*record.add(group * T + i)),
+                };
+                let to = Place { tile, record, c, group, row };
+                if BITS == 8 {
+                    let sum = |i: usize| _mm256_add_epi32(_mm256_add_epi32(sums[i][0], sums[i][1]), start(i));
+                    to.add::<T, GROUP, MIN>(std::array::from_fn(sum));
+                } else {
+                    to.add::<T, GROUP, MIN>(std::array::from_fn(|i| _mm256_add_epi32(sums[i][0], start(i))));
+                    let to = Place { row: row + 8, ..to };
+                    to.add::<T, GROUP, MIN>(std::array::from_fn(|i| _mm256_add_epi32(sums[i][1], start(i))));
                 }
             }
         }
     }
 }
 
-/// `out[i]` = row `first` + i times x.
-#[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn dots<F: Unpack>(w: Weights<'_>, first: usize, x: &[ActSlab], out: &mut [f32]) {
-    let bytes = SLAB / F::DTYPE.block_len() * F::DTYPE.block_bytes();
-    for (i, out) in out.iter_mut().enumerate() {
-        let mut sum = _mm256_setzero_ps();
-        for (slab, x) in x.iter().enumerate() {
-            let part = w.part(first + i, slab * bytes, bytes);
-            super::gemv::prefetch(part.as_ptr(), part.len());
-            let (mut u, mut s) = ([0; SLAB], Scales::default());
-            F::unpack(part, &mut u, &mut s);
-            sum = add::<F>(&u, &s, x, sum);
-        }
-        *out = reduce(sum);
-    }
+/// Where the sums of a group of columns, of eight rows and all tokens of a record, go.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    tile: &'a Tile,
+    record: *const i32,
+    c: *mut f32,
+    group: usize,
+    row: usize,
 }
 
-/// Adds the products of a slab to eight sums.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-fn add<F: Unpack>(u: &[u8; SLAB], s: &Scales, x: &ActSlab, mut sum: __m256) -> __m256 {
-    let ones = _mm256_set1_epi16(1);
-    for block in 0..8 {
-        // SAFETY: 32 bytes, and eight offsets, of block `block` of eight.
+impl Place<'_> {
+    /// Adds the sums, which started at [`BIAS`], times both scales to those of the rows.
+    ///
+    /// # Safety
+    /// As [`multiply`], with `T` tokens; `group` and `row` are within the tile.
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn add<const T: usize, const GROUP: usize, const MIN: bool>(self, sums: [__m256i; T]) {
+        let Self { tile, record, c, group, row } = self;
+        let block = group * GROUP / 32;
+        // SAFETY: eight floats of 32 of a group, the T scales of a block in the record, eight of 32 sums of each token.
         unsafe {
-            let w = _mm256_loadu_si256(u.as_ptr().add(32 * block).cast());
-            let q = _mm256_loadu_si256(x.q.as_ptr().add(32 * block).cast());
-            let pairs = if F::BITS == 8 { pairs::<8>(w, q) } else { pairs::<4>(w, q) };
-            let mut product = _mm256_madd_epi16(pairs, ones);
-            if !F::MIN && F::BITS != 8 {
-                product = _mm256_add_epi32(product, _mm256_loadu_si256(x.off.as_ptr().add(8 * block).cast()));
+            let scales = record.add(Record::off(GROUP) * T).cast::<f32>();
+            let a = _mm256_load_ps(tile.a[group].as_ptr().add(row));
+            let minus = _mm256_mul_ps(a, _mm256_set1_ps(-f32::from_bits(BIAS as u32)));
+            for (i, sum) in sums.into_iter().enumerate() {
+                let to = c.add(i * PANEL + row);
+                let product = _mm256_fmadd_ps(_mm256_castsi256_ps(sum), a, minus);
+                let scale = _mm256_broadcast_ss(&*scales.add(block * T + i));
+                let mut out = _mm256_fmadd_ps(product, scale, _mm256_loadu_ps(to));
+                if MIN {
+                    let min = _mm256_load_ps(tile.c[block].as_ptr().add(row));
+                    let sum = _mm256_broadcast_ss(&*record.cast::<f32>().add(block * T + i));
+                    out = _mm256_fmadd_ps(min, sum, out);
+                }
+                _mm256_storeu_ps(to, out);
             }
-            let a = if F::GROUP == 16 {
-                _mm256_set_m128(_mm_set1_ps(s.a[2 * block + 1]), _mm_set1_ps(s.a[2 * block]))
-            } else {
-                _mm256_set1_ps(s.a[block])
-            };
-            let scale = _mm256_mul_ps(a, _mm256_set1_ps(x.d[block]));
-            sum = _mm256_fmadd_ps(_mm256_cvtepi32_ps(product), scale, sum);
         }
     }
-    if F::MIN {
-        // SAFETY: arrays of eight.
-        unsafe {
-            sum = _mm256_fmadd_ps(_mm256_loadu_ps(s.c.as_ptr()), _mm256_loadu_ps(x.sum.as_ptr()), sum);
-        }
-    }
-    sum
-}
-
-/// The sum of eight lanes.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn reduce(v: __m256) -> f32 {
-    let v = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
-    let v = _mm_add_ps(v, _mm_movehl_ps(v, v));
-    _mm_cvtss_f32(_mm_add_ss(v, _mm_shuffle_ps::<1>(v, v)))
 }

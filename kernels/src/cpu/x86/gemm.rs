@@ -131,7 +131,7 @@ unsafe fn kernel<const T: usize, const GROUP: usize, const MIN: bool>(
 
 /// Fetches a part of the next record and of the next sums, which lie behind these, into the first cache.
 #[inline(always)]
-fn prefetch<const T: usize, const GROUP: usize>(record: *const i32, c: *const f32, group: usize) {
+pub(super) fn prefetch<const T: usize, const GROUP: usize>(record: *const i32, c: *const f32, group: usize) {
     let groups = 256 / GROUP;
     let fetch = |first: *const u8, bytes: usize| {
         for line in 0..bytes.div_ceil(groups * 64) {
