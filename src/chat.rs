@@ -12,7 +12,7 @@ use std::{
 };
 
 use clap::Args as ClapArgs;
-use demo::Demo;
+pub use demo::Demo;
 use open::Model;
 use pumice_runtime::{
     chat::{Chat, Finish, Stats},

@@ -4,6 +4,7 @@
 
 #![forbid(unsafe_code)]
 
+mod bench;
 mod chat;
 mod inspect;
 mod interrupt;
@@ -32,6 +33,8 @@ enum Command {
     Quantize(quantize::Args),
     /// Show what a GGUF file holds and what memory it needs.
     Inspect(inspect::Args),
+    /// Measure a model on this machine: load, picture, prompt, generation, memory, energy; or compare runs.
+    Bench(bench::Args),
     /// Compare a GGUF file with the checkpoint that it was made of: image features, logits, tokens.
     Verify(verify::Args),
 }
@@ -53,6 +56,7 @@ fn main() -> ExitCode {
         Command::Chat(args) => chat::run(args),
         Command::Quantize(args) => quantize::run(args),
         Command::Inspect(args) => inspect::run(args),
+        Command::Bench(args) => bench::run(args),
         Command::Verify(args) => verify::run(args),
     };
     match outcome {

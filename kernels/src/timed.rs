@@ -39,6 +39,11 @@ impl<B: Backend> Timed<B> {
         self.spent = Default::default();
     }
 
+    /// The backend itself, for work that is not to be timed by the op.
+    pub fn inner_mut(&mut self) -> &mut B {
+        &mut self.inner
+    }
+
     /// The backend itself.
     pub fn into_inner(self) -> B {
         self.inner

@@ -27,6 +27,12 @@ pub const SHAPES: [&str; 4] = ["tiny", "llava-1.5-7b", "llava-1.5-13b", "llava-v
 /// are quantized in a second.
 const PERIOD: usize = 251;
 
+/// The key that marks such a file.
+const SYNTHETIC_KEY: &str = "pumice.synthetic";
+
+/// What a person is told of such a source.
+const NOTE: &str = "the weights are random: its words mean nothing";
+
 /// A GGUF file with random weights of `shape`, whole in memory.
 ///
 /// # Errors
@@ -55,6 +61,31 @@ pub fn source(shape: &str) -> Result<Source> {
     };
     Ok(Maker { period: (shape != "tiny").then_some(PERIOD), tensors: Vec::new() }
         .make(shape, &text, &clip, projector, name))
+}
+
+/// Elements from which on a model counts as large, and its matrices repeat: drawing all of them would take a minute.
+const LARGE: usize = 1 << 28;
+
+/// Random weights in the place of `source`'s, with its shapes, names and metadata, vocabulary included.
+pub fn like(mut source: Source) -> Source {
+    let elements: usize = source.tensors.iter().map(SourceTensor::elements).sum();
+    let mut maker = Maker { period: (elements >= LARGE).then_some(PERIOD), tensors: Vec::new() };
+    for SourceTensor { name, dims, .. } in std::mem::take(&mut source.tensors) {
+        match dims.len() {
+            2.. => maker.matrix(name, &dims),
+            // Factors of rotary frequencies are no weights; without them long contexts are as fast.
+            _ if name == names::ROPE_FREQS => maker.push(name, &dims, 1.0, 0.0, None),
+            _ if name.ends_with(".bias") || name == names::V_CLASS_EMBD => maker.push(name, &dims, 0.0, 0.05, None),
+            _ => maker.push(name, &dims, 1.0, 0.2, None),
+        }
+    }
+    source.tensors = maker.tensors;
+    source.name = format!("synthetic {}", source.name);
+    source.notes = vec![NOTE.into()];
+    if source.has_text() {
+        source.text.push((SYNTHETIC_KEY.into(), Value::Bool(true)));
+    }
+    source
 }
 
 /// LLaMA-2's constants with the given sizes.
@@ -113,11 +144,11 @@ impl Maker {
         let llava = Llava { aspect: (clip.image != 224).then_some("pad"), ..Llava::unsaid() };
         let mut keys = text_keys(text, text.vocab);
         keys.extend(vocab(text.vocab).keys());
-        keys.push(("pumice.synthetic".into(), Value::Bool(true)));
+        keys.push((SYNTHETIC_KEY.into(), Value::Bool(true)));
         Source {
             name: format!("synthetic {shape}"),
             paths: Vec::new(),
-            notes: vec!["the weights are random: its words mean nothing".into()],
+            notes: vec![NOTE.into()],
             text: keys,
             vision: vision_keys(clip, run, &llava, &projector, name),
             tensors: self.tensors,

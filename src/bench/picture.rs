@@ -1,0 +1,201 @@
+//! Loading, pictures and questions, through the same [`Chat`] as `pumice chat`: what a person waits for.
+//!
+//! Every repeat opens the model anew, so that a photograph meets an empty cache, as the first one of a conversation does, and the
+//! opening is measured too. Every picture is another one, since a chat does not look at the same picture twice.
+
+use std::io::Cursor;
+
+use anyhow::Context;
+use image::{ImageFormat, Rgb, RgbImage};
+use pumice_kernels::DType;
+use pumice_models::plan::free_memory;
+use pumice_runtime::{
+    Picture,
+    chat::{Chat, Options, Seen},
+};
+
+use super::{
+    machine,
+    model::Model,
+    session::{Session, Setting},
+    test::Test,
+};
+
+/// The first question, about the pictures.
+const FIRST: &str = "What is in the picture?";
+/// The second one.
+const SECOND: &str = "And what colour is it?";
+/// Positions for questions, template and answers beside the pictures' rows.
+const WORDS: usize = 512;
+/// The context that `pumice chat` opens with.
+const CONTEXT: usize = 2048;
+/// Sides of the pictures in pixels: what cameras and chat programs send when asked for a small picture.
+const SIDES: (u32, u32) = (1024, 768);
+
+/// How to open a chat, and what to ask.
+#[derive(Debug, Clone, Copy)]
+pub struct Talk {
+    /// Pictures of the first question; 0: none is asked.
+    pub images: usize,
+    /// Type of the cache.
+    pub cache_type: DType,
+    /// Whether to go on where the estimate of memory says no.
+    pub force: bool,
+}
+
+impl Talk {
+    /// The tests that a round measures.
+    pub fn tests(self) -> usize {
+        if self.images > 0 { 4 + self.images } else { 1 }
+    }
+
+    /// Opens the model as `pumice chat` does, its threads started first; answers are of one token.
+    pub fn open(self, model: &Model, setting: Setting, session: &Session) -> anyhow::Result<Chat> {
+        let rows = self.images * model.image_tokens.unwrap_or(0);
+        let options = Options {
+            mmproj: model.mmproj.clone(),
+            ctx: CONTEXT.max(rows + WORDS),
+            cache_type: self.cache_type,
+            memory: if self.force { None } else { free_memory() },
+            predict: Some(1),
+            cancel: session.flag(),
+            ..Options::default()
+        };
+        Ok(Chat::open(&model.text, Box::new(setting.cpu()), options)?)
+    }
+}
+
+/// Measures opening, pictures, questions and memory.
+pub fn measure(session: &mut Session, model: &Model, talk: Talk) -> anyhow::Result<()> {
+    let own_peak = machine::reset_peak();
+    if !own_peak {
+        session.note("the system cannot forget a peak of memory: it is that of the whole run");
+    }
+    let mut drawn = 0;
+    // The first time round does not count: it brings the file into the page cache and the processor to its clock.
+    for round in 0..=session.repeats {
+        for setting in session.order(round) {
+            let what = match round {
+                0 => "load, image: warming up".to_owned(),
+                _ => format!("load, image: {round} of {}", session.repeats),
+            };
+            session.say(&what, setting);
+            let pictures: Vec<_> =
+                (0..talk.images).map(|i| photograph(drawn + i)).collect::<Result<_, _>>()?;
+            drawn += talk.images;
+            self::round(session, model, talk, setting, &pictures, round > 0)?;
+            if session.is_stopped() {
+                return Ok(());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// One model opened, shown `pictures` and asked twice.
+fn round(
+    session: &mut Session,
+    model: &Model,
+    talk: Talk,
+    setting: usize,
+    pictures: &[Vec<u8>],
+    counts: bool,
+) -> anyhow::Result<()> {
+    let add = |session: &mut Session, test: Test, sample| {
+        if counts {
+            session.add(test, setting, sample);
+        }
+    };
+    machine::reset_peak();
+    let watch = session.watch();
+    let mut chat = talk.open(model, session.settings[setting], session)?;
+    let sample = session.end(&watch);
+    add(session, Test::LoadWarm, sample);
+    let mut seen = Vec::new();
+    let photo = session.watch();
+    for jpeg in pictures {
+        let watch = session.watch();
+        seen.push(chat.see_picture(&Picture::decode("the bench's picture", jpeg)?)?);
+        let sample = session.end(&watch);
+        add(session, Test::Image, sample);
+    }
+    let positions = ask(&mut chat, FIRST, &seen)?;
+    if !pictures.is_empty() {
+        let sample = session.end(&photo);
+        let test = Test::Photo { n: pictures.len() };
+        add(session, test, sample);
+        session.prompt(test, setting, positions);
+        second(session, &mut chat, setting, Test::Second, counts)?;
+    }
+    if let Some(bytes) = machine::peak() {
+        session.peak(setting, bytes);
+    }
+    if !pictures.is_empty() {
+        chat.clear();
+        ask(&mut chat, FIRST, &[])?;
+        second(session, &mut chat, setting, Test::SecondBlind, counts)?;
+    }
+    Ok(())
+}
+
+/// Asks the second question.
+fn second(
+    session: &mut Session,
+    chat: &mut Chat,
+    setting: usize,
+    test: Test,
+    counts: bool,
+) -> anyhow::Result<()> {
+    let watch = session.watch();
+    let positions = ask(chat, SECOND, &[])?;
+    let sample = session.end(&watch);
+    if counts {
+        session.add(test, setting, sample);
+        session.prompt(test, setting, positions);
+    }
+    Ok(())
+}
+
+/// Asks, and waits for the one token that is drawn. Returns the positions that were computed for it.
+fn ask(chat: &mut Chat, question: &str, seen: &[Seen]) -> anyhow::Result<usize> {
+    let before = *chat.stats();
+    for piece in &mut chat.ask(question, seen)? {
+        piece?;
+    }
+    Ok(chat.stats().since(&before).prompt_tokens)
+}
+
+/// A JPEG file in memory: bands of colour under noise, so that it is as hard to decode as a photograph. Each number gives
+/// another.
+fn photograph(number: usize) -> anyhow::Result<Vec<u8>> {
+    let (width, height) = SIDES;
+    let mut noise = 0x9E37_79B9_7F4A_7C15u64.wrapping_mul(number as u64 + 1) | 1;
+    let picture = RgbImage::from_fn(width, height, |x, y| {
+        // Marsaglia's xorshift, 2003.
+        noise ^= noise << 13;
+        noise ^= noise >> 7;
+        noise ^= noise << 17;
+        let grain = (noise >> 59) as u32;
+        let band = |v: u32, side: u32| (v * 7 / side + number as u32) % 7 * 32;
+        let light = |v: u32| (v + grain).min(255) as u8;
+        Rgb([light(band(x, width)), light(band(y, height)), light((x + y) * 200 / (width + height))])
+    });
+    let mut bytes = Cursor::new(Vec::new());
+    picture.write_to(&mut bytes, ImageFormat::Jpeg).context("the bench's picture cannot be encoded")?;
+    Ok(bytes.into_inner())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn photographs_are_large_and_differ() {
+        let (one, two) = (photograph(0).unwrap(), photograph(1).unwrap());
+        assert!(one != two && one == photograph(0).unwrap());
+        let picture = Picture::decode("one", &one).unwrap();
+        assert_eq!((picture.width(), picture.height()), (1024, 768));
+        // Photographs of this size at the encoder's quality have 60 to 250 kB.
+        assert!((60_000..400_000).contains(&one.len()), "{} bytes", one.len());
+    }
+}
