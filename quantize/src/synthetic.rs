@@ -75,7 +75,9 @@ pub fn like(mut source: Source) -> Source {
             2.. => maker.matrix(name, &dims),
             // Factors of rotary frequencies are no weights; without them long contexts are as fast.
             _ if name == names::ROPE_FREQS => maker.push(name, &dims, 1.0, 0.0, None),
-            _ if name.ends_with(".bias") || name == names::V_CLASS_EMBD => maker.push(name, &dims, 0.0, 0.05, None),
+            _ if name.ends_with(".bias") || name == names::V_CLASS_EMBD => {
+                maker.push(name, &dims, 0.0, 0.05, None)
+            }
             _ => maker.push(name, &dims, 1.0, 0.2, None),
         }
     }
