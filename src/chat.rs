@@ -1,6 +1,6 @@
 //! `pumice chat`: opens a model, then asks once (`-p`) or holds a conversation.
 
-mod demo;
+pub mod demo;
 mod interactive;
 mod open;
 

@@ -9,6 +9,7 @@ mod chat;
 mod inspect;
 mod interrupt;
 mod parts;
+mod perplexity;
 mod quantize;
 mod terminal;
 mod verify;
@@ -37,6 +38,8 @@ enum Command {
     Bench(bench::Args),
     /// Compare a GGUF file with the checkpoint that it was made of: image features, logits, tokens.
     Verify(verify::Args),
+    /// Measure how well a model foresees a text or the answers about pictures, and how far it is from a better file.
+    Perplexity(perplexity::Args),
 }
 
 /// llama.cpp's options of several letters behind one dash, and what clap knows them as.
@@ -58,6 +61,7 @@ fn main() -> ExitCode {
         Command::Inspect(args) => inspect::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Verify(args) => verify::run(args),
+        Command::Perplexity(args) => perplexity::run(args),
     };
     match outcome {
         Ok(code) => code,

@@ -174,6 +174,54 @@ pub enum Error {
         /// Positions of the context.
         ctx: usize,
     },
+    /// A text has not enough tokens for one window.
+    #[error(
+        "the text has {tokens} tokens, one window needs {ctx}: give a longer text, or make the window shorter (-c N)"
+    )]
+    TextTooShort {
+        /// Tokens of the text, the beginning-of-text token counted.
+        tokens: usize,
+        /// Tokens of a window.
+        ctx: usize,
+    },
+    /// A window in whose second half no token follows another.
+    #[error(
+        "a window of {ctx} tokens has no second half to score: it takes at least 3 (-c N), usual are 512"
+    )]
+    WindowTooShort {
+        /// Tokens of a window.
+        ctx: usize,
+    },
+    /// A file of conversations could not be read.
+    #[error("{}: cannot read the conversations: {source}", path.display())]
+    ReadData {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A file holds no conversations in LLaVA's form.
+    #[error("{}: {what}", path.display())]
+    NotRows {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, where, and the form that is expected.
+        what: String,
+    },
+    /// A conversation of a data file that cannot be used.
+    #[error("{row}: {what}")]
+    Row {
+        /// File, number from 0 and id.
+        row: String,
+        /// What is wrong and what to do.
+        what: String,
+    },
+    /// Two models whose predictions cannot be held against each other.
+    #[error("the two models cannot be compared: {what}; a KL divergence takes two files of the same model")]
+    NotComparable {
+        /// In what they differ.
+        what: String,
+    },
     /// Two models that are to be compared are different models.
     #[error(
         "the file and the reference are different models: their prompts, vocabularies or widths differ; \

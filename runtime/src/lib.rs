@@ -24,7 +24,9 @@
 #![forbid(unsafe_code)]
 
 pub mod chat;
+mod distribution;
 pub mod error;
+pub mod perplexity;
 pub mod pixels;
 pub mod prompt;
 pub mod sample;

@@ -15,6 +15,7 @@ use serde::Serialize;
 
 use crate::{
     Error, Result,
+    distribution::{Distribution, top},
     pixels::{Picture, Preprocess},
     prompt::{Chunk, Format, Turn},
     vocab::Vocabulary,
@@ -196,7 +197,7 @@ impl Trace {
     /// How near `file`, traced with `self` as its reference, is.
     ///
     /// # Errors
-    /// The pictures have other shapes: the files are of different models.
+    /// The pictures have other shapes: the files are of different models; or a logit is no number.
     pub fn compare(&self, file: &Trace) -> Result<Agreement> {
         let shapes = |t: &Trace| (t.hidden, t.features.iter().map(Vec::len).collect::<Vec<_>>());
         if shapes(self) != shapes(file) {
@@ -210,7 +211,11 @@ impl Trace {
             .map(|(a, b)| cosine(a, b))
             .collect();
         let pairs = || self.logits.iter().zip(&file.logits).flat_map(|(a, b)| a.iter().zip(b));
-        let kl: Vec<f64> = pairs().map(|(p, q)| divergence(p, q)).collect();
+        let divergence = |p: &[f32], q: &[f32]| {
+            let len = p.len().min(q.len());
+            Ok(Distribution::new(&p[..len])?.divergence(&Distribution::new(&q[..len])?))
+        };
+        let kl = pairs().map(|(p, q)| divergence(p, q)).collect::<Result<Vec<f64>>>()?;
         // The last row of the question and all but the last of the answer choose the answer's tokens.
         let answers = self.logits.iter().zip(&file.logits).zip(&self.question_rows);
         let answer_same = answers
@@ -253,23 +258,6 @@ fn cosine(a: &[f32], b: &[f32]) -> f64 {
     if norms == 0.0 { 1.0 } else { dot(a, b) / norms }
 }
 
-/// Σ p·(ln p − ln q) over softmax(p) and softmax(q), in nats; over the ids that both have.
-fn divergence(p: &[f32], q: &[f32]) -> f64 {
-    let len = p.len().min(q.len());
-    let log_softmax = |x: &[f32]| -> Vec<f64> {
-        let largest = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let total: f64 = x.iter().map(|v| f64::from(v - largest).exp()).sum();
-        x.iter().map(|v| f64::from(v - largest) - total.ln()).collect()
-    };
-    let (p, q) = (log_softmax(&p[..len]), log_softmax(&q[..len]));
-    p.iter().zip(&q).map(|(p, q)| p.exp() * (p - q)).sum::<f64>().max(0.0)
-}
-
-/// The id of the largest logit, the lowest among equals.
-fn top(logits: &[f32]) -> usize {
-    logits.iter().enumerate().fold(0, |best, (i, l)| if *l > logits[best] { i } else { best })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -277,10 +265,5 @@ mod tests {
     #[test]
     fn measures_by_hand() {
         assert!((cosine(&[1.0, 0.0], &[1.0, 1.0]) - 0.5f64.sqrt()).abs() < 1e-12);
-        // p = (1/2, 1/2), q = (3/4, 1/4): ½·ln(2/3) + ½·ln 2 = ½·ln(4/3).
-        let kl = divergence(&[0.0, 0.0], &[3f32.ln(), 0.0]);
-        assert!((kl - (4.0f64 / 3.0).ln() / 2.0).abs() < 1e-7, "{kl}");
-        assert_eq!(divergence(&[1.0, 2.0], &[1.0, 2.0]), 0.0);
-        assert_eq!(top(&[1.0, 3.0, 3.0]), 1);
     }
 }

@@ -7,5 +7,6 @@ mod golden;
 mod house;
 mod inspecting;
 mod llama_cpp;
+mod perplexity;
 mod program;
 mod verifying;
