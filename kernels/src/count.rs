@@ -130,6 +130,17 @@ pub(crate) fn work(op: Op, operands: &[Tensor], head_dim: usize) -> Work {
     }
 }
 
+/// Bytes of the operands of `op` that no cache holds from the last time in a model larger than it: weights, looked-up rows, and
+/// keys and values.
+fn streamed(op: Op, operands: &[Tensor]) -> u64 {
+    match op {
+        Op::Matmul => bytes(operands[2]),
+        Op::GetRows => bytes(Tensor { rows: operands[0].rows, ..operands[1] }),
+        Op::Attention => bytes(operands[2]) + bytes(operands[3]),
+        _ => 0,
+    }
+}
+
 /// Implements [`Backend`] for a decorator whose `watch(op, operands, head_dim, call)` does the call.
 macro_rules! decorate {
     ($decorator:ident) => {
@@ -220,12 +231,26 @@ pub(crate) use decorate;
 pub struct Count<B> {
     inner: B,
     work: [Work; Op::ALL.len()],
+    /// Of the products, those with weights of each type, in the order of [`DType::ALL`].
+    products: [Work; DType::ALL.len()],
+    streamed: u64,
 }
 
 impl<B: Backend> Count<B> {
     /// Counts from zero.
     pub fn new(inner: B) -> Self {
-        Self { inner, work: Default::default() }
+        Self { inner, work: Default::default(), products: Default::default(), streamed: 0 }
+    }
+
+    /// What products did so far by type of the weights: together what [`Op::Matmul`] did.
+    pub fn products(&self) -> impl Iterator<Item = (DType, Work)> {
+        DType::ALL.into_iter().zip(self.products).filter(|(_, work)| work.calls > 0)
+    }
+
+    /// Of the bytes so far those that must come from memory where the model is larger than the caches: weights, each time they
+    /// are used, looked-up rows, keys and values.
+    pub fn streamed(&self) -> u64 {
+        self.streamed
     }
 
     /// What `op` did so far.
@@ -244,6 +269,8 @@ impl<B: Backend> Count<B> {
     /// Counts from zero again.
     pub fn reset(&mut self) {
         self.work = Default::default();
+        self.products = Default::default();
+        self.streamed = 0;
     }
 
     /// The backend itself.
@@ -253,7 +280,14 @@ impl<B: Backend> Count<B> {
 
     fn watch(&mut self, op: Op, operands: &[Tensor], head_dim: usize, call: impl FnOnce(&mut B)) {
         call(&mut self.inner);
-        self.work[op as usize] += work(op, operands, head_dim);
+        let work = work(op, operands, head_dim);
+        self.work[op as usize] += work;
+        self.streamed += streamed(op, operands);
+        if op == Op::Matmul
+            && let Some(i) = DType::ALL.iter().position(|t| *t == operands[2].dtype)
+        {
+            self.products[i] += work;
+        }
     }
 }
 
@@ -289,15 +323,26 @@ mod tests {
             b.of(Op::Matmul),
             Work { calls: 1, flops: 3 * 32 * 129, bytes: 4 * (3 * 32 + 3 * 64 + 32 * 64 + 32) }
         );
+        assert_eq!(b.streamed(), 4 * 32 * 64);
+        b.reset();
+        let quantized = b.load(Bytes::new(vec![0; 32 * 68]), 32, 64, DType::Q8_0).unwrap();
+        b.matmul(y, x, w, None);
+        b.matmul(y, x, quantized, None);
+        let products: Vec<_> = b.products().map(|(dtype, work)| (dtype, work.flops)).collect();
+        assert_eq!(products, [(DType::F32, 3 * 32 * 128), (DType::Q8_0, 3 * 32 * 128)]);
+        assert_eq!(b.streamed(), 4 * 32 * 64 + 32 * 68);
+        b.reset();
         b.get_rows(x, table, ids);
+        assert_eq!(b.streamed(), 3 * 68);
         assert_eq!(b.of(Op::GetRows), Work { calls: 1, flops: 0, bytes: 3 * 64 * 4 + 3 * 68 + 12 });
         let out = b.alloc(3, 32, DType::F32).unwrap();
         b.attention(out, y, k, v, None, 16);
         assert_eq!(b.of(Op::Attention).flops, 3 * 8 * (4 * 32 + 3 * 2));
         b.attention(out, y, k, v, Some(ids), 16);
+        assert_eq!(b.streamed(), 3 * 68 + 2 * (2 * 8 * 32 * 4));
         // Three rows at the end of 8 see 6, 7 and 8 keys.
         assert_eq!(b.of(Op::Attention).flops, (3 * 8 + 21) * (4 * 32 + 3 * 2));
-        assert_eq!(b.total().calls, 4);
+        assert_eq!(b.total().calls, 3);
         let table = b.to_string();
         assert!(table.lines().count() == 5 && table.contains("matmul") && !table.contains("gelu"), "{table}");
         b.reset();

@@ -11,7 +11,10 @@ pub mod isa;
 mod matmul;
 #[cfg(target_arch = "aarch64")]
 mod neon_matmul;
+#[cfg(target_arch = "aarch64")]
+mod neon_probe;
 pub mod pool;
+pub(crate) mod probe;
 pub(crate) mod scalar;
 mod simd;
 #[cfg(target_arch = "x86_64")]

@@ -9,6 +9,7 @@ pub mod count;
 pub mod cpu;
 pub mod dtype;
 pub mod error;
+pub mod probe;
 pub mod quant;
 pub mod timed;
 

@@ -11,6 +11,7 @@ mod tally;
 use pumice_kernels::DType;
 
 pub use free::free_memory;
+pub use tally::Tally;
 
 use crate::{
     Error, Result, clip,
@@ -19,7 +20,6 @@ use crate::{
     llama::{Activations, Cache, LlamaOptions, Weights},
     projector::Projector,
 };
-use tally::Tally;
 
 /// Suggested contexts are multiples of this many positions: round enough to remember.
 const CTX_STEP: usize = 256;

@@ -7,6 +7,7 @@ mod avx2;
 mod gemm;
 mod gemv;
 mod plain;
+pub(super) mod probe;
 mod slab;
 mod widen;
 

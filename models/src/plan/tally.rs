@@ -1,14 +1,16 @@
 //! A backend that has no memory and computes nothing: it adds up what a load asks for.
+//!
+//! The memory plan needs no more. Within [`pumice_kernels::Count`] it tells the work of a forward pass in microseconds.
 
 use pumice_kernels::{Backend, Bytes, DType, Error, Gelu, Result, Tensor};
 
-/// Bytes asked for so far.
+/// A backend of no substance: bytes asked for so far.
 #[derive(Debug, Default)]
-pub(super) struct Tally {
+pub struct Tally {
     /// By `load`: on the CPU the mapped file itself.
-    pub(super) loaded: u64,
+    pub loaded: u64,
     /// By `alloc`.
-    pub(super) allocated: u64,
+    pub allocated: u64,
 }
 
 impl Tally {
