@@ -3,11 +3,14 @@
 mod cold;
 mod compare;
 mod energy;
+mod kernels;
 mod list;
 mod machine;
 mod model;
 mod picture;
+mod plot;
 mod record;
+mod roofline;
 mod session;
 mod stats;
 mod synthetic;
@@ -27,6 +30,7 @@ use pumice_kernels::{DType, Isa, cpu::physical_cores};
 
 use self::{
     energy::{Found, Meter},
+    kernels::Shape,
     list::{Numbers, Words},
     model::Model,
     picture::Talk,
@@ -49,7 +53,8 @@ Examples:
   pumice bench
   pumice bench -m llava-1.5-7b-q4_k_m.gguf -p 512 -n 128 --depth 0,600
   pumice bench --synthetic llava-1.5-7b:q4_0 -t 1,2 --save runs.jsonl
-  pumice bench --compare runs.jsonl other-machine.jsonl")]
+  pumice bench --compare runs.jsonl other-machine.jsonl --plot runs.svg
+  pumice bench --kernels Q4_K,Q6_K --isa avx2")]
 pub struct Args {
     /// The model: a GGUF file (Pumice's one file, or the text half of llama.cpp's pair); by default the demo model.
     #[arg(short = 'm', long, value_name = "FILE")]
@@ -108,6 +113,17 @@ pub struct Args {
     /// Measure nothing; print the runs in these files side by side.
     #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with_all = ["model", "synthetic", "save"])]
     compare: Vec<PathBuf>,
+    /// Draw the results, of this run or of --compare, into FILE (SVG): speed by machine, and the roofline.
+    #[arg(long, value_name = "FILE")]
+    plot: Option<PathBuf>,
+    /// Measure no model but matrix products: every weight type, or those in TYPES, by instruction set, at LLaVA's shapes. * marks
+    /// the instruction set that is taken by default.
+    #[arg(long, value_name = "TYPES", num_args = 0..=1, default_missing_value = "all")]
+    #[arg(conflicts_with_all = ["model", "synthetic", "save", "compare", "plot"])]
+    kernels: Option<Words>,
+    /// Other shapes for --kernels: MxKxN, M weight rows of K columns by N rows.
+    #[arg(long, value_name = "LIST", requires = "kernels", hide = true, value_delimiter = ',')]
+    shapes: Vec<Shape>,
 }
 
 /// More threads than this are a typing error: no board or laptop has them.
@@ -120,11 +136,21 @@ const BUSY: f64 = 0.5;
 /// Runs the subcommand.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let mut out = io::stdout().lock();
+    if let Some(path) = &args.plot {
+        plot::check(path)?;
+    }
     if !args.compare.is_empty() {
-        compare::print(&mut out, &args.compare, args.output)?;
+        let rows = compare::print(&mut out, &args.compare, args.output)?;
+        if let Some(path) = &args.plot {
+            plot::write(path, &rows)?;
+        }
         return Ok(ExitCode::SUCCESS);
     }
     let settings = settings(&args)?;
+    if let Some(Words(types)) = &args.kernels {
+        let plan = kernels::Plan { types: kernels::types(types)?, settings, shapes: args.shapes };
+        return kernels::run(&mut out, &plan, args.output);
+    }
     let tests = tests(&args)?;
     let cache_type = DType::from_name(&args.cache_type)
         .filter(|t| matches!(t, DType::F16 | DType::F32 | DType::Q8_0))
@@ -150,9 +176,16 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     session.expect(each * (plans.tests.len() + talk.tests()));
     measure(&mut session, &model, talk, &plans, !args.no_cold)?;
     let was_stopped = session.is_stopped();
-    let rows = session.finish(&common(&model, cache_type));
+    let settings = session.settings.clone();
+    let mut rows = session.finish(&common(&model, cache_type));
+    let rates = if was_stopped { Vec::new() } else { roofline::measure(&settings)? };
+    roofline::fill(&mut rows, &model, cache_type, &rates)?;
     table::print(&mut out, &rows, args.output)?;
+    roofline::print(&mut out, &rates, args.output)?;
     out.flush()?;
+    if let Some(path) = &args.plot {
+        plot::write(path, &rows)?;
+    }
     if let Some(path) = &args.save {
         record::append(path, &rows)?;
     }
@@ -205,6 +238,8 @@ fn settings(args: &Args) -> anyhow::Result<Vec<Setting>> {
         return Err(Usage(format!("--device {other}: this build computes on: cpu")).into());
     }
     let isas = match &args.isa {
+        // Products are compared over all of them.
+        None if args.kernels.is_some() => Isa::available(),
         None => vec![Isa::best()],
         Some(Words(names)) => names.iter().map(|name| isa(name)).collect::<Result<_, _>>()?,
     };

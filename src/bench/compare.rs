@@ -37,8 +37,8 @@ struct Comparison<'a> {
     tests: Vec<((&'a str, &'a str), Vec<Option<&'a Record>>)>,
 }
 
-/// Prints the runs in `files` side by side.
-pub fn print(out: &mut dyn Write, files: &[PathBuf], format: Format) -> anyhow::Result<()> {
+/// Prints the runs in `files` side by side; their rows.
+pub fn print(out: &mut dyn Write, files: &[PathBuf], format: Format) -> anyhow::Result<Vec<Record>> {
     let mut rows = Vec::new();
     for file in files {
         rows.extend(record::read(file)?);
@@ -57,7 +57,7 @@ pub fn print(out: &mut dyn Write, files: &[PathBuf], format: Format) -> anyhow::
         // Programs want the rows themselves.
         other => super::table::print(out, &rows, other)?,
     }
-    Ok(())
+    Ok(rows)
 }
 
 impl<'a> Comparison<'a> {

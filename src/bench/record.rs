@@ -87,10 +87,20 @@ pub struct Record {
     pub flops: Option<u64>,
     /// Bytes that a sample moves if nothing stays in a cache: each operand of each op once.
     pub bytes: Option<u64>,
-    /// What bounds the test on this machine: `int8`, `memory` …
+    /// Of them those that no cache can keep, so that they come from memory: weights, keys and values.
+    pub bytes_read: Option<u64>,
+    /// What bounds the test on this machine: `int8`, `f32` (arithmetic) or `memory`.
     pub limit: Option<String>,
+    /// The least time of a sample by that, nanoseconds.
+    pub limit_ns: Option<u64>,
     /// The share of that limit which was reached, 0 to 1.
     pub limit_share: Option<f64>,
+    /// Bytes per second that the machine's memory gave to as many threads, measured.
+    pub read_rate: Option<f64>,
+    /// Operations per second on bytes, measured.
+    pub int8_rate: Option<f64>,
+    /// Operations per second on f32, measured.
+    pub f32_rate: Option<f64>,
     /// Time of each op in one more pass, the slowest first (`--ops`).
     pub ops: Vec<OpTime>,
 }

@@ -95,6 +95,7 @@ fn grid(rows: &[Record], whole: bool) -> Grid {
             line.right("J/t", row.joules_per_token.map_or_else(String::new, |j| format!("{j:.3}")));
         }
         if limit {
+            line.right("limit", least(row));
             line.right("of limit", share(row));
         }
         grid.push(line);
@@ -146,6 +147,17 @@ fn middle(row: &Record) -> String {
 /// Nanoseconds in the unit that suits `ns`, its name, and digits behind the point.
 fn unit(ns: u64) -> (f64, &'static str, usize) {
     if ns < 1_000_000_000 { (1e6, "ms", 2) } else { (1e9, "s", 3) }
+}
+
+/// The limit in the row's unit: `110.20 t/s`, `1.234 s`.
+fn least(row: &Record) -> String {
+    let Some(ns) = row.limit_ns else { return String::new() };
+    middle(&Record {
+        // A sample's tokens, as its rate and its time have them.
+        median_ts: row.median_ts.map(|rate| rate * row.median_ns as f64 / ns.max(1) as f64),
+        median_ns: ns,
+        ..Record::default()
+    })
 }
 
 /// `87 % memory`.
@@ -399,10 +411,11 @@ mod tests {
         let mut rows = rows();
         (rows[2].joules, rows[2].joules_per_token) = (Some(512.0), Some(1.0));
         (rows[2].limit, rows[2].limit_share) = (Some("int8".into()), Some(0.724));
+        rows[2].limit_ns = Some(5_500_000_000);
         let mut out = Vec::new();
         print(&mut out, &rows, Format::Table).unwrap();
         let text = String::from_utf8(out).unwrap();
         let line = text.lines().nth(4).unwrap();
-        assert!(line.ends_with("46.50 t/s  512.00  1.000  72 % int8"), "{text}");
+        assert!(line.ends_with("46.50 t/s  512.00  1.000  93.00 t/s  72 % int8"), "{text}");
     }
 }
