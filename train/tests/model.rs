@@ -382,6 +382,11 @@ fn what_is_saved_is_loaded_bit_for_bit() {
         // Choices that are not the defaults.
         let vision = model.config.vision.as_mut().expect("a tower");
         (vision.select_layer, vision.keep_class, vision.im_start_end) = (-1, true, true);
+        save_llava_hf(&model, &path, &saved).expect("a folder");
+        let processor = checkpoint::json(&path.join("processor_config.json")).expect("JSON");
+        let tokens =
+            (&processor["num_additional_image_tokens"], &processor["vision_feature_select_strategy"]);
+        assert_eq!(tokens, (&1.into(), &"full".into()), "LlavaProcessor takes one off for \"default\" only");
         let path = dir.path().join("authors");
         save_authors(&model, &path, &saved).expect("a folder");
         let found = load(&path, &Load::default()).expect("what was saved");
@@ -391,6 +396,17 @@ fn what_is_saved_is_loaded_bit_for_bit() {
         std::fs::remove_dir_all(dir.path().join("hf")).expect("a folder");
         std::fs::remove_dir_all(path).expect("a folder");
     }
+}
+
+#[test]
+fn an_image_token_in_the_last_row_gets_a_row_for_padding_behind_it() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut model = tiny(Projector::Mlp(2), false);
+    model.config.image_id = Some(69);
+    let saved = Saved { kind: Kind::Float, tokenizer: None, tower: true };
+    save_llava_hf(&model, &dir.path().join("hf"), &saved).expect("a folder");
+    let found = load(&dir.path().join("hf"), &Load::default()).expect("what was saved");
+    assert_eq!((found.config.image_id, found.config.text.vocab), (Some(69), 128));
 }
 
 #[test]

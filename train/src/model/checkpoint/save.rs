@@ -64,10 +64,8 @@ pub fn save_llava_hf(model: &Llava, folder: &Path, saved: &Saved) -> Result<()> 
     }
     let place = Place::new(folder)?;
     let vocab = model.config.text.vocab;
-    let (image_id, rows) = match model.config.image_id {
-        Some(id) if id < vocab => (id, vocab),
-        _ => (vocab, (vocab + 2 + 63) / 64 * 64),
-    };
+    let image_id = model.config.image_id.filter(|id| *id < vocab).unwrap_or(vocab);
+    let rows = if image_id + 1 < vocab { vocab } else { (image_id + 2 + 63) / 64 * 64 };
     let mut list = tensors_of(model.units());
     for (name, tensor) in &mut list {
         if name.ends_with("embed_tokens.weight") || name == "lm_head.weight" {
@@ -90,11 +88,11 @@ pub fn save_llava_hf(model: &Llava, folder: &Path, saved: &Saved) -> Result<()> 
     write_json(&place.path("config.json"), &config)?;
     generation(model, &place, Some(image_id + 1))?;
     write_json(&place.path("preprocessor_config.json"), &preprocessor(&vision.clip, vision.pad))?;
-    let tokens = i64::from(!vision.keep_class);
     let processor = json!({
         "processor_class": "LlavaProcessor", "patch_size": vision.clip.patch, "image_token": "<image>",
         "vision_feature_select_strategy": if vision.keep_class { "full" } else { "default" },
-        "num_additional_image_tokens": tokens,
+        // The class row, which the processor counts and then takes off again where the strategy drops it.
+        "num_additional_image_tokens": 1,
     });
     write_json(&place.path("processor_config.json"), &processor)?;
     copy_tokenizer(saved.tokenizer.as_deref(), &place, &[("<image>", image_id), ("<pad>", image_id + 1)])?;
