@@ -152,6 +152,13 @@ pub struct Lora {
     pub bits: u64,
 }
 
+/// Largest count of a setting: products of two such numbers do not overflow.
+const MOST: u64 = 1 << 30;
+/// Most threads that read pictures: more than any machine has use for, and fewer than any system refuses.
+const WORKERS: u64 = 1024;
+/// Largest rank of adapters: wider than any matrix that they stand beside.
+const RANK: u64 = 1 << 16;
+
 /// Every setting of a run of `align`, `tune` or `sqa`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -237,7 +244,7 @@ impl Recipe {
     /// # Errors
     /// That is no whole number; the message names the nearest that are.
     pub fn accumulation(&self, ranks: u64) -> Result<u64> {
-        let at_once = self.device_batch * ranks;
+        let at_once = self.device_batch.saturating_mul(ranks);
         if at_once == 0 || self.batch == 0 || !self.batch.is_multiple_of(at_once) {
             let below = self.batch / at_once.max(1) * at_once;
             return Err(Error::Config(format!(
@@ -246,7 +253,7 @@ impl Recipe {
                 self.batch,
                 self.device_batch,
                 if below == 0 { at_once } else { below },
-                below + at_once
+                below.saturating_add(at_once)
             )));
         }
         Ok(self.batch / at_once)
@@ -276,17 +283,17 @@ impl Recipe {
             Err(Error::Config(format!("{name} = {value}: must be {may_be}")))
         };
         let positive = |x: f64| x.is_finite() && x > 0.0;
-        for (name, value) in [
-            ("batch", self.batch),
-            ("device_batch", self.device_batch),
-            ("max_length", self.max_length),
-            ("epochs", self.epochs),
-            ("keep", self.keep),
-            ("workers", self.workers),
-            ("steps", self.steps.unwrap_or(1)),
+        for (name, value, most) in [
+            ("batch", self.batch, MOST),
+            ("device_batch", self.device_batch, MOST),
+            ("max_length", self.max_length, MOST),
+            ("epochs", self.epochs, MOST),
+            ("keep", self.keep, MOST),
+            ("workers", self.workers, WORKERS),
+            ("steps", self.steps.unwrap_or(1), MOST),
         ] {
-            if value == 0 {
-                return wrong(name, &value, "1 or more");
+            if !(1..=most).contains(&value) {
+                return wrong(name, &value, &format!("from 1 to {most}"));
             }
         }
         if !matches!(self.zero, 0 | 2 | 3) {
@@ -318,8 +325,8 @@ impl Lora {
     fn check(&self, stage: Stage) -> Result<()> {
         let problem = if stage == Stage::Align {
             "lora: align learns the projector alone, there is nothing to adapt; leave [lora] out".into()
-        } else if self.r == 0 {
-            "lora.r = 0: must be 1 or more".into()
+        } else if !(1..=RANK).contains(&self.r) {
+            format!("lora.r = {}: must be from 1 to {RANK}", self.r)
         } else if !(self.alpha.is_finite() && self.alpha > 0.0) {
             format!("lora.alpha = {}: must be more than 0", self.alpha)
         } else if !(0.0..1.0).contains(&self.dropout) {

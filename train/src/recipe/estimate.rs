@@ -185,7 +185,7 @@ pub fn memory(recipe: &Recipe, shape: &Shape, corpus: &Corpus, ranks: u64) -> Me
         // 4.5 bits a weight: 4, and a scale per 64 of them that is itself quantized or 16 bits wide; norms and tables stay whole.
         Some(lora) if lora.bits == 4 => {
             (shape.blocks * shape.block_matrices()) * 9 / 16
-                + 2 * (p.language - shape.blocks * shape.block_matrices())
+                + bytes * (p.language - shape.blocks * shape.block_matrices())
         }
         _ => bytes * p.language,
     };

@@ -11,9 +11,10 @@ use super::{
     AspectRatio, DeviceChoice, ImagePosition, Kind, Lora, ProjectorType, Recipe, Schedule, SelectFeature,
     Template,
 };
+use crate::model::lora;
 
 /// The matrices of a LLaMA layer, which the authors' LoRA adapts: every linear layer but `lm_head` (S).
-pub const LINEAR: &[&str] = &["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
+pub const LINEAR: &[&str] = &lora::TARGETS;
 
 /// What is learned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]

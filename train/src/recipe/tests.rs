@@ -125,6 +125,12 @@ fn wrong_settings_are_named_with_what_was_meant() {
     let m = message("template = 'v7'");
     assert!(m.contains("template") && m.contains("llama_2"), "{m}");
     assert_eq!(message("zero = 1"), "zero = 1: must be 0, 2 or 3");
+    assert_eq!(message("workers = 1000000"), "workers = 1000000: must be from 1 to 1024");
+    assert_eq!(
+        message("epochs = 9223372036854775807"),
+        "epochs = 9223372036854775807: must be from 1 to 1073741824"
+    );
+    assert_eq!(message("[lora]\nr = 0"), "lora.r = 0: must be from 1 to 65536");
     assert_eq!(message("betas = [0.9, 1]"), "betas = 1: must be from 0 to less than 1 each");
     assert!(message("lr = ").contains("runs/a.toml"));
 }

@@ -1,15 +1,11 @@
 //! How much there is to learn from: rows, pictures, tokens of text. Counted from the data's file, or as published.
 
-use std::{fmt, fs::File, io::BufReader, path::Path};
-
-use serde::{
-    Deserialize,
-    de::{IgnoredAny, SeqAccess, Visitor},
-};
+use std::path::Path;
 
 use super::Shape;
 use crate::{
     Error, Result,
+    data::{Report, Rows},
     recipe::{Preset, Recipe, Stage, Template},
 };
 
@@ -52,15 +48,29 @@ impl Corpus {
         Self { rows, images, text, most_text, counted: false }
     }
 
-    /// Counts LLaVA JSON, one row in memory at a time. Rows that cannot be learned from are counted too.
+    /// Counts the rows of LLaVA JSON that a run would take, one in memory at a time; pictures are not looked at.
     ///
     /// # Errors
-    /// The file cannot be read or is no JSON array of objects.
+    /// As [`Rows::open`].
     pub fn count(path: &Path, template: Template) -> Result<Self> {
-        let file = File::open(path).map_err(Error::io(path))?;
-        let mut json = serde_json::Deserializer::from_reader(BufReader::with_capacity(1 << 20, file));
-        serde::Deserializer::deserialize_seq(&mut json, Count { template })
-            .map_err(|e| Error::Data(format!("{}: {e}", path.display())))
+        let rows = Rows::open(&[path.to_owned()], &mut Report::default())?;
+        let plain = template == Template::Plain;
+        let mut corpus =
+            Self { rows: rows.len() as u64, images: 0, text: 0.0, most_text: 0.0, counted: true };
+        let mut sum = 0.0;
+        for i in 0..rows.len() {
+            let row = rows.read(i).map_err(|f| Error::Data(format!("{}: {}", f.row, f.what)))?;
+            // The plain template throws the question away.
+            let turns = || row.turns.iter().flatten().skip(usize::from(plain));
+            let characters: usize = turns().map(String::len).sum();
+            let around = if plain { 2.0 } else { SYSTEM + TURN * turns().count() as f64 };
+            let tokens = characters as f64 / CHARACTERS_PER_TOKEN + around;
+            corpus.images += u64::from(!row.images.is_empty());
+            corpus.most_text = corpus.most_text.max(tokens);
+            sum += tokens;
+        }
+        corpus.text = sum / corpus.rows as f64;
+        Ok(corpus)
     }
 
     /// Tokens of one epoch, image slots counted, rows cut at `max_length` on average only.
@@ -73,49 +83,5 @@ impl Corpus {
     pub fn longest(&self, recipe: &Recipe, shape: &Shape) -> u64 {
         let slots = if self.images > 0 { shape.vision.patches() } else { 0 };
         (self.most_text as u64 + slots).min(recipe.max_length)
-    }
-}
-
-#[derive(Deserialize)]
-struct Row {
-    image: Option<IgnoredAny>,
-    #[serde(default)]
-    conversations: Vec<Turn>,
-}
-
-#[derive(Deserialize)]
-struct Turn {
-    #[serde(default)]
-    value: String,
-}
-
-struct Count {
-    template: Template,
-}
-
-impl<'de> Visitor<'de> for Count {
-    type Value = Corpus;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an array of rows as LLaVA has them")
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> std::result::Result<Corpus, A::Error> {
-        let mut corpus = Corpus { rows: 0, images: 0, text: 0.0, most_text: 0.0, counted: true };
-        let mut sum = 0.0;
-        while let Some(row) = seq.next_element::<Row>()? {
-            let plain = self.template == Template::Plain;
-            // The plain template throws the question away.
-            let turns = &row.conversations[usize::from(plain).min(row.conversations.len())..];
-            let characters: usize = turns.iter().map(|turn| turn.value.len()).sum();
-            let around = if plain { 2.0 } else { SYSTEM + TURN * turns.len() as f64 };
-            let tokens = characters as f64 / CHARACTERS_PER_TOKEN + around;
-            corpus.rows += 1;
-            corpus.images += u64::from(row.image.is_some());
-            corpus.most_text = corpus.most_text.max(tokens);
-            sum += tokens;
-        }
-        corpus.text = sum / corpus.rows.max(1) as f64;
-        Ok(corpus)
     }
 }

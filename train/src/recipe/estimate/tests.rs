@@ -102,9 +102,17 @@ fn rows_of_a_file_are_counted() {
     assert_eq!((plain.rows, plain.images, plain.counted), (2, 1, true));
     // Answers of 8 and 4 characters, and two tokens around each.
     assert_eq!((plain.text, plain.most_text), (3.5, 4.0));
+    // What a run accepts is counted: a row a line, a row too many bytes short.
+    let rows = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, rows.replace("}]},\n", "}]}\n").trim_matches(['[', ']'])).unwrap();
+    assert_eq!(Corpus::count(&path, Template::Plain).unwrap(), plain);
+    std::fs::write(&path, &rows[..rows.len() - 9]).unwrap();
+    let cut = Corpus::count(&path, Template::V1).unwrap();
+    // One row is left: 7 and 8 characters, 40 tokens of system and 5 a turn.
+    assert_eq!((cut.rows, cut.images, cut.text), (1, 1, 15.0 / 4.0 + 50.0));
     std::fs::write(&path, r#"[{"conversations": []}, {"conv"#).unwrap();
     let message = Corpus::count(&path, Template::Plain).unwrap_err().to_string();
-    assert!(message.contains("rows.json") && message.contains("EOF"), "{message}");
+    assert!(message.contains("rows.json") && message.contains("no row"), "{message}");
 }
 
 #[test]
