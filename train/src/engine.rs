@@ -5,6 +5,7 @@
 //! f32 on this rank's equal share of each unit's flat buffer (Rajbhandari et al., ZeRO, 2020: stage 2, or 3 with the weights).
 
 pub mod llava;
+pub mod memory;
 pub mod optimizer;
 pub mod pass;
 pub mod ranks;

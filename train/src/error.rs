@@ -55,7 +55,7 @@ pub enum Error {
         norm: f64,
         /// Above which loss the run stops.
         limit: f64,
-        /// Names of this rank's worst micro-batch.
+        /// Names of this rank's worst micro-batch, or that they are another rank's.
         rows: String,
     },
     /// The device's memory is full.
@@ -68,6 +68,11 @@ pub enum Error {
         /// Positions of the micro-batch.
         tokens: usize,
     },
+    /// The device's memory is full before the first step.
+    #[error(
+        "out of memory for the model with masters, moments and gradients of what it learns, whatever the batch size: shard over more devices (--zero 3), learn adapters (--lora, --lora-bits 4), or take a smaller model; --show-config tells what each part takes"
+    )]
+    ModelMemory,
     /// Another process of the run does not answer, or ended.
     #[error("{0}")]
     Ranks(String),

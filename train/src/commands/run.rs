@@ -23,6 +23,7 @@ use pumice_train::{
     },
     engine::{
         Engine, Group, Options, Stack,
+        memory::or_full,
         ranks::place::{Place, World},
         schedule::{self, Schedule},
         trainer::{Plan, Source, Trainer, Watch as Alarm},
@@ -77,7 +78,7 @@ pub fn number(kind: recipe::Kind) -> Kind {
 /// The engine around `stack`, whose units are trainable or frozen already.
 ///
 /// # Errors
-/// Ranks are missing, the batch cannot be shared out, or settings contradict each other.
+/// Ranks are missing, the batch cannot be shared out, settings contradict each other, or the device has no room.
 pub fn engine<S: Stack>(recipe: &Recipe, stack: S, here: &Here) -> Result<Engine<S>> {
     let ranks = here.place.size;
     let shard_weights = recipe.zero == 3 && ranks > 1;
@@ -101,7 +102,8 @@ pub fn engine<S: Stack>(recipe: &Recipe, stack: S, here: &Here) -> Result<Engine
     };
     let world = World::on(&here.place, here.device)?;
     let projector = recipe.projector_lr.map_or(1.0, |lr| lr / recipe.lr);
-    Engine::new(stack, world.ranks, options, &|name| Group::of(name, projector, recipe.weight_decay))
+    let group = |name: &str| Group::of(name, projector, recipe.weight_decay);
+    or_full(Error::ModelMemory, || Engine::new(stack, world.ranks, options, &group))
 }
 
 /// What the trainer does over `steps` steps.
@@ -154,7 +156,7 @@ pub fn run(recipe: &Recipe, shape: &Shape) -> anyhow::Result<ExitCode> {
     let config = llava.config.clone();
     let ended = match &recipe.lora {
         None => {
-            let stack = student::of_stage(recipe, llava, &here);
+            let stack = student::of_stage(recipe, llava, &here)?;
             let save = |llava: Llava| student::save(recipe, &llava, model, out);
             train(recipe, shape, &here, (stack, &config), save)?
         }
@@ -182,6 +184,7 @@ fn train<S: Stack<Batch = data::Batch>>(
         Error::Config(format!("{} has no vision tower; give --vision-tower", model.display()))
     })?;
     let vocabulary = Arc::new(data::vocabulary::open(model)?);
+    data::vocabulary::check(&vocabulary, config.text.vocab)?;
     let mut report = data::Report::default();
     let rows = Arc::new(Rows::open(&[data.to_owned()], &mut report)?);
     if first && !report.is_clean() {

@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use pumice_train::{
-    Result,
+    Error, Result,
+    engine::memory::or_full,
     model::{
         Llava, Lora, LoraConfig, Projector,
         checkpoint::{self, Load, Saved},
@@ -40,7 +41,14 @@ pub fn open(recipe: &Recipe, path: &Path) -> Result<Llava> {
 }
 
 /// `model` on its device, with the units of the recipe's stage trainable.
-pub fn of_stage(recipe: &Recipe, mut model: Llava, here: &Here) -> Llava {
+///
+/// # Errors
+/// The device has no room for them.
+pub fn of_stage(recipe: &Recipe, model: Llava, here: &Here) -> Result<Llava> {
+    or_full(Error::ModelMemory, || Ok(placed(recipe, model, here)))
+}
+
+fn placed(recipe: &Recipe, mut model: Llava, here: &Here) -> Llava {
     let kind = kind(recipe);
     for unit in model.units_mut() {
         let taken = std::mem::replace(unit, Unit::frozen("", Vec::new()));
@@ -63,7 +71,7 @@ pub fn of_stage(recipe: &Recipe, mut model: Llava, here: &Here) -> Llava {
 /// `model` on its device with adapters, which learn beside the projector; with 4 bits its base as QLoRA holds it, scales in 8 bits.
 ///
 /// # Errors
-/// As [`Lora::new`].
+/// As [`Lora::new`], or the device has no room.
 pub fn adapted(settings: &recipe::Lora, recipe: &Recipe, model: Llava, here: &Here) -> Result<Lora> {
     let config = LoraConfig {
         rank: settings.r as i64,
@@ -72,10 +80,13 @@ pub fn adapted(settings: &recipe::Lora, recipe: &Recipe, model: Llava, here: &He
         targets: settings.targets.clone(),
         base: if settings.bits == 4 { Base::Nf4 { double: true } } else { Base::Plain },
     };
-    Lora::new(model, config, (kind(recipe), here.device), here.place.size as i64)
+    or_full(Error::ModelMemory, || {
+        Lora::new(model, config, (kind(recipe), here.device), here.place.size as i64)
+    })
 }
 
-/// Stage 1 gives a projector; the others a whole LLaVA, in llava-hf's layout where that has the projector, else in the authors'.
+/// Stage 1 gives a projector; the others a whole LLaVA, in llava-hf's layout where that has the projector and the marks around pictures (it knows
+/// none), else in the authors'.
 ///
 /// # Errors
 /// Files cannot be written.
@@ -88,7 +99,7 @@ pub fn save(recipe: &Recipe, model: &Llava, base: &Path, out: &Path) -> Result<V
     let path = out.join("llava");
     let vision = model.vision()?;
     match vision.projector.layers(1, 1).len() {
-        2 => checkpoint::save_llava_hf(model, &path, &saved(recipe, base))?,
+        2 if !vision.im_start_end => checkpoint::save_llava_hf(model, &path, &saved(recipe, base))?,
         _ => checkpoint::save_authors(model, &path, &saved(recipe, base))?,
     }
     Ok(vec![path])

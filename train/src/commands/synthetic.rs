@@ -3,10 +3,11 @@
 use std::process::ExitCode;
 
 use pumice_train::{
-    Result,
+    Error, Result,
     data::Batch,
     engine::{
         Stack,
+        memory::or_full,
         trainer::{Source, Trainer},
     },
     model::{ClipConfig, LlamaConfig, Llava, LlavaConfig, Projector, VisionConfig},
@@ -27,9 +28,10 @@ const STEPS: u64 = 4;
 pub fn run(recipe: &Recipe, shape: &Shape, preset: Preset) -> anyhow::Result<ExitCode> {
     let here = run::Here::new(recipe)?;
     tch::manual_seed(recipe.seed as i64);
-    let model = Llava::init(config(recipe, shape, preset), run::kind(recipe), here.device);
+    let config = config(recipe, shape, preset);
+    let model = or_full(Error::ModelMemory, || Ok(Llava::init(config, run::kind(recipe), here.device)))?;
     match &recipe.lora {
-        None => measure(recipe, shape, preset, &here, student::of_stage(recipe, model, &here)),
+        None => measure(recipe, shape, preset, &here, student::of_stage(recipe, model, &here)?),
         Some(settings) => {
             measure(recipe, shape, preset, &here, student::adapted(settings, recipe, model, &here)?)
         }

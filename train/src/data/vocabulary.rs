@@ -42,3 +42,39 @@ pub fn open(folder: &Path) -> Result<Vocabulary> {
     };
     Ok(Vocabulary::new(pieces)?)
 }
+
+/// Makes sure that what texts become has rows in a table of `rows` rows. A mark behind the table that no text leads to (a padding
+/// token that never got its row) does no harm.
+///
+/// # Errors
+/// A piece, or the token that begins or ends, has no row: model and vocabulary do not belong together.
+pub fn check(vocabulary: &Vocabulary, rows: i64) -> Result<()> {
+    let used = |id: u32| {
+        !matches!(vocabulary.kind(id), Kind::Control | Kind::Unused)
+            || [vocabulary.bos(), vocabulary.eos()].contains(&Some(id))
+    };
+    match (0..vocabulary.len() as u32).rev().find(|id| used(*id)).filter(|id| i64::from(*id) >= rows) {
+        Some(id) => Err(Error::Data(format!(
+            "the vocabulary's token {id} ({:?}) has no row in the model's table of {rows}: the tokenizer's files belong to another model",
+            vocabulary.piece(id)
+        ))),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::conversation::tests::tiny;
+
+    #[test]
+    fn texts_need_rows_and_marks_do_not() {
+        // The last two of tiny's tokens are marks around pictures.
+        let (vocabulary, rows) = (tiny(), tiny().len() as i64);
+        for enough in [rows + 64, rows, rows - 2] {
+            check(&vocabulary, enough).expect("a row for each");
+        }
+        let said = check(&vocabulary, rows - 3).expect_err("a piece without a row").to_string();
+        assert!(said.contains(&format!("token {}", rows - 3)) && said.contains("another model"), "{said}");
+    }
+}

@@ -4,8 +4,6 @@
 //! the run stops there with the step and the rows named, and the last checkpoint stays good.
 
 use std::{
-    any::Any,
-    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -13,7 +11,7 @@ use std::{
 use serde_json::{Value, json};
 use tch::Device;
 
-use super::{Engine, Measured, Stack, pass::list, schedule::Schedule};
+use super::{Engine, Measured, Stack, memory::or_full, pass::list, schedule::Schedule};
 use crate::{Error, Result, shim};
 
 /// When a loss counts as exploded: above `factor` × the running mean + `slack`, after `after` steps.
@@ -188,11 +186,8 @@ impl<S: Stack> Trainer<S> {
             taken.waited += start.elapsed();
             let stack = self.engine.stack();
             let (names, tokens) = (stack.rows(&batch).to_vec(), stack.tokens(&batch));
-            match catch_unwind(AssertUnwindSafe(|| self.engine.micro(&batch))) {
-                Ok(result) => result?,
-                // tch turns libtorch's exceptions into panics.
-                Err(panic) => return Err(out_of_memory(panic, names.len(), tokens)),
-            }
+            let full = Error::Memory { rows: names.len(), tokens };
+            or_full(full, || self.engine.micro(&batch))?;
             taken.tokens += tokens;
             taken.names.extend_from_slice(&names);
             taken.rows.push(names);
@@ -207,16 +202,12 @@ impl<S: Stack> Trainer<S> {
         let limit = self.mean.filter(|_| step >= after).map(|mean| factor * mean + slack);
         let exploded = limit.is_some_and(|limit| measured.loss > limit);
         if exploded || !measured.loss.is_finite() || !measured.norm.is_finite() {
-            // Not-a-numbers first, then by size: the worst micro-batch of this rank.
-            let badness =
-                |i: &usize| if measured.micro[*i].is_nan() { f64::INFINITY } else { measured.micro[*i] };
-            let worst = (0..measured.micro.len()).max_by(|a, b| badness(a).total_cmp(&badness(b)));
             return Err(Error::Diverged {
                 step: step + 1,
                 loss: measured.loss,
                 norm: measured.norm,
                 limit: limit.unwrap_or(f64::INFINITY),
-                rows: list(worst.map_or(&[], |i| rows[i].as_slice())),
+                rows: suspects(measured, rows),
             });
         }
         self.mean =
@@ -261,16 +252,14 @@ struct Taken {
     waited: Duration,
 }
 
-/// What libtorch's allocators say where there is no more memory: of CUDA and MPS, of the CPU on Windows, of the CPU elsewhere.
-const FULL: [&str; 3] = ["out of memory", "not enough memory", "can't allocate memory"];
-
-/// The error for a panic that says the device's memory is full; any other panic goes on.
-fn out_of_memory(panic: Box<dyn Any + Send>, rows: usize, tokens: usize) -> Error {
-    let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
-    match text {
-        Some(text) if FULL.iter().any(|full| text.contains(full)) => Error::Memory { rows, tokens },
-        _ => resume_unwind(panic),
+/// The rows to look at after a step that was refused: this rank's worst micro-batch, unless the not-a-number came from another rank.
+fn suspects(measured: &Measured, rows: &[Vec<String>]) -> String {
+    if !measured.loss.is_finite() && measured.micro.iter().all(|loss| loss.is_finite()) {
+        return "none of this rank's, another rank names them".into();
     }
+    let badness = |i: &usize| if measured.micro[*i].is_nan() { f64::INFINITY } else { measured.micro[*i] };
+    let worst = (0..measured.micro.len()).max_by(|a, b| badness(a).total_cmp(&badness(b)));
+    list(worst.map_or(&[], |i| rows[i].as_slice()))
 }
 
 #[cfg(test)]
@@ -278,18 +267,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_full_device_names_the_batch_and_what_to_lower() {
-        // As tch reports torch.OutOfMemoryError: the exception's text inside a panic's message.
-        for text in ["CUDA out of memory. Tried", "DefaultCPUAllocator: can't allocate memory: you tried"] {
-            let panic =
-                catch_unwind(|| panic!("called `Result::unwrap()` on an `Err` value: Torch(\"{text}\")"));
-            let said = out_of_memory(panic.unwrap_err(), 16, 9216).to_string();
-            assert!(
-                said.contains("a batch of 16 rows (9216 positions") && said.contains("lower the batch size"),
-                "{said}"
-            );
-        }
-        let other = catch_unwind(|| panic!("a bug")).unwrap_err();
-        assert!(catch_unwind(AssertUnwindSafe(|| out_of_memory(other, 1, 1))).is_err());
+    fn the_rank_with_the_bad_batch_names_it() {
+        let rows = ["a", "b", "c"].map(|name| vec![name.to_owned()]);
+        let said = |loss, micro: [f64; 3]| {
+            suspects(&Measured { loss, micro: micro.to_vec(), norm: f64::NAN }, &rows)
+        };
+        assert_eq!(said(f64::NAN, [1.0, f64::NAN, 9.0]), "b");
+        assert_eq!(said(90.0, [1.0, 2.0, 300.0]), "c");
+        assert!(said(f64::NAN, [1.0, 2.0, 3.0]).contains("another rank"));
     }
 }
