@@ -31,10 +31,12 @@ pub struct Args {
 }
 
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let flag = stop.clone();
-    ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed)).context("Ctrl-C cannot be caught")?;
+    // One that the launcher takes back, so that a second Ctrl-C reaches the ranks too, and one that stays.
+    let [stop, stopped] = [(); 2].map(|()| Arc::new(AtomicBool::new(false)));
+    let flags = [stop.clone(), stopped.clone()];
+    ctrlc::set_handler(move || flags.iter().for_each(|flag| flag.store(true, Ordering::Relaxed)))
+        .context("Ctrl-C cannot be caught")?;
     let program = std::env::current_exe().context("this program's own path is not known")?;
     launch::run(args.ranks, program.as_os_str(), &args.command, &stop)?;
-    Ok(ExitCode::from(if stop.load(Ordering::Relaxed) { 130 } else { 0 }))
+    Ok(ExitCode::from(if stopped.load(Ordering::Relaxed) { 130 } else { 0 }))
 }

@@ -11,15 +11,16 @@ use std::time::{Duration, Instant};
 use crate::shim::process::{Signal, tell};
 use crate::{Error, Result};
 
-/// How long an interrupted rank may take to save and end.
-const SAVE: Duration = Duration::from_secs(60);
+/// How long interrupted ranks may take to end their step and save: 13B learned whole are 156 GB, at 100 MB/s 26 minutes.
+const SAVE: Duration = Duration::from_secs(1800);
 /// How long a rank may take to end after another failed.
 const END: Duration = Duration::from_secs(5);
 /// How often the ranks are looked at.
 const LOOK: Duration = Duration::from_millis(20);
 
 /// Runs `program args…` as `n` ranks until all have ended. Their output is this process's; they read no input. When one fails, the others are ended.
-/// Setting `stop` (a handler of Ctrl-C does) interrupts each once, then waits for them to save.
+/// Each time `stop` is set (by a handler of Ctrl-C; it is taken back here), each rank is interrupted once: the first time a rank saves and ends, the
+/// second it ends at once.
 ///
 /// # Errors
 /// [`Error::Config`] for no ranks; [`Error::Ranks`] names the first rank that did not start or failed, and how.
@@ -62,9 +63,9 @@ pub fn run<S: AsRef<OsStr>>(n: usize, program: &OsStr, args: &[S], stop: &Atomic
             }
             _ => {}
         }
-        if end_by.is_none() && stop.load(Ordering::Relaxed) {
+        if stop.swap(false, Ordering::Relaxed) {
             ranks.0.iter_mut().for_each(|child| tell(child, Signal::Interrupt));
-            end_by = Some(Instant::now() + SAVE);
+            end_by.get_or_insert_with(|| Instant::now() + SAVE);
         }
         if end_by.is_some_and(|end| Instant::now() > end) {
             ranks.end();
