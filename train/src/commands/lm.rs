@@ -32,8 +32,8 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = 1024)]
     context: u32,
     /// Questions on one scene.
-    #[arg(long, value_name = "N", default_value_t = 8)]
-    turns: usize,
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..=1000))]
+    turns: u64,
 }
 
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
@@ -55,7 +55,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     config.tied = true;
     let mut watch = flags.watch(&run, 6.0 * config.parameters() as f64)?;
     let out = run.model();
-    let text = TextRun { run, config, turns, template: "v1".into() };
+    let text = TextRun { run, config, turns: turns as usize, template: "v1".into() };
     if !text.train(&mut watch)? {
         return Ok(ExitCode::from(130));
     }

@@ -38,11 +38,11 @@ pub struct Args {
     #[arg(long, value_name = "SETS", default_value = "train")]
     split: Sets,
     /// Side of a picture in pixels.
-    #[arg(long, value_name = "N", default_value_t = Options::default().size)]
-    size: usize,
+    #[arg(long, value_name = "N", default_value_t = Options::default().size as u64, value_parser = clap::value_parser!(u64).range(16..=4096))]
+    size: u64,
     /// Questions on one picture.
-    #[arg(long, value_name = "N", default_value_t = Options::default().turns)]
-    turns: usize,
+    #[arg(long, value_name = "N", default_value_t = Options::default().turns as u64, value_parser = clap::value_parser!(u64).range(1..=1000))]
+    turns: u64,
     /// Pieces of the vocabulary.
     #[arg(long, value_name = "N", default_value_t = Options::default().vocabulary)]
     vocabulary: usize,
@@ -57,6 +57,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         Sets::Test => Split::Test,
     };
     let Args { pictures, seed, size, turns, vocabulary, font, .. } = args;
+    let (size, turns) = (size as usize, turns as usize);
     let options = Options { pictures, seed, split, size, turns, vocabulary, font };
     let target = if std::io::stderr().is_terminal() {
         ProgressDrawTarget::stderr()

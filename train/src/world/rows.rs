@@ -58,7 +58,7 @@ const SMALL_TALK: f32 = 0.06;
 impl World {
     /// What is asked and answered on a scene, now and then with small talk among it.
     fn pairs(&self, index: u64, scene: &Scene, turns: usize) -> Vec<(String, String)> {
-        let questions = self.questions(index, scene, turns);
+        let questions = self.questions(index, scene, turns.max(1));
         let mut pairs: Vec<(String, String)> = questions.into_iter().map(|q| (q.text, q.answer)).collect();
         let mut rng = self.rng(index, 5);
         if rng.chance(SMALL_TALK) {

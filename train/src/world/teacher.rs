@@ -190,6 +190,10 @@ impl Teacher {
                 _ => {}
             }
         }
+        // A single thing may be unlucky with few tries; what it is can always be asked.
+        if questions.is_empty() && turns > 0 {
+            questions.extend(self.ask(scene, Category::Kind, rng));
+        }
         questions
     }
 

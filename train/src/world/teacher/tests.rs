@@ -134,3 +134,11 @@ fn guessing_does_not_pay() {
         assert!(most(category) < limit, "the best guess for {category:?} is right {}", most(category));
     }
 }
+
+#[test]
+fn a_conversation_is_never_empty() {
+    let (teacher, lonely) = (Teacher::default(), scene(&[("fox", 4)]));
+    for stream in 0..5000 {
+        assert_eq!(teacher.conversation(&lonely, &mut Rng::new(1, stream), 1).len(), 1, "stream {stream}");
+    }
+}
