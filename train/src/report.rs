@@ -28,11 +28,11 @@ pub struct StepReport {
     pub lr: f64,
     /// Norm of the gradient before clipping, where it was computed.
     pub grad_norm: Option<f64>,
-    /// Positions of the step on all ranks, image slots counted, padding not.
+    /// Positions of the step on all ranks, image slots and padding counted; the other ranks' are taken to be as many as the first's.
     pub tokens: u64,
     /// Seconds from the end of the step before to the end of this one.
     pub seconds: f64,
-    /// Bytes of the fullest rank: the device's peak, or the process's resident memory.
+    /// Bytes of the first rank: the device's peak, or where it tells none the most that the process held.
     pub memory: u64,
     /// FLOPs of the step on all ranks, recomputation not counted.
     pub flops: f64,

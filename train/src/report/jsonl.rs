@@ -36,6 +36,9 @@ impl Jsonl {
                     kept.write_all(&line).and_then(|()| kept.write_all(b"\n")).map_err(io())?;
                 }
             }
+            // A temporary file is its owner's alone; the log keeps the rights that it has.
+            let rights = std::fs::metadata(path).map_err(io())?.permissions();
+            kept.as_file().set_permissions(rights).map_err(io())?;
             kept.persist(path).map_err(|e| io()(e.error))?;
         }
         let file = OpenOptions::new().create(true).append(true).open(path).map_err(io())?;
