@@ -49,9 +49,9 @@ check: fmt lint test docs
 deny:
 	$(CARGO) deny check
 
-# Tokens per second of a model file: make bench MODEL=file.gguf
+# How fast this machine is: make bench (the demo model), make bench MODEL=file.gguf ARGS="-p 512 -n 128"
 bench:
-	$(CARGO) run --release --example throughput -- $(MODEL)
+	$(CARGO) run --release -- bench $(if $(MODEL),-m $(MODEL)) $(ARGS)
 
 # Parsers against hostile bytes (cargo install cargo-fuzz): make fuzz TARGET=gguf
 TARGET ?= gguf

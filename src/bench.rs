@@ -78,8 +78,8 @@ pub struct Args {
     #[arg(short = 'd', long = "depth", alias = "n-depth", value_name = "LIST", default_value = "0")]
     depth: Numbers,
     /// Pictures of a question (0: no picture is looked at) [default: 1, where the model sees].
-    #[arg(long, value_name = "N")]
-    image: Option<usize>,
+    #[arg(long, value_name = "N", value_parser = value_parser!(u8).range(..=64))]
+    image: Option<u8>,
     /// Threads (0: one per physical core).
     #[arg(short = 't', long, value_name = "LIST", default_value = "0")]
     threads: Numbers,
@@ -98,7 +98,7 @@ pub struct Args {
     /// Leave the file in the page cache: no cold loads.
     #[arg(long)]
     no_cold: bool,
-    /// Show where the time of prompts and tokens goes, op by op.
+    /// Show where the time of pictures, prompts and tokens goes, op by op.
     #[arg(long)]
     ops: bool,
     /// Measure even where the estimate of memory says that the model does not fit.
@@ -156,8 +156,18 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         .filter(|t| matches!(t, DType::F16 | DType::F32 | DType::Q8_0))
         .ok_or_else(|| Usage(format!("--cache-type {}: f16, f32 or q8_0", args.cache_type)))?;
     warn_of_noise();
+    if let Some(path) = &args.save {
+        // Better now than when all is measured.
+        record::append(path, &[])?;
+    }
     let stopped = interrupt::install()?;
-    let model = Model::find(&args, &stopped)?;
+    let model = match Model::find(&args, &stopped) {
+        Err(error) if matches!(error.downcast_ref(), Some(pumice_quantize::Error::Cancelled)) => {
+            terminal::note("stopped; nothing was measured");
+            return Ok(ExitCode::from(interrupt::EXIT));
+        }
+        found => found?,
+    };
     let images = match (args.image, model.image_tokens) {
         (Some(1..), None) => bail!(
             "{}: has no vision part, so no picture can be measured; give --mmproj FILE, or leave out --image",
@@ -167,9 +177,9 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
             terminal::note("the model has no vision part: no rows of image, photo and second question");
             0
         }
-        (asked, _) => asked.unwrap_or(1),
+        (asked, _) => asked.map_or(1, usize::from),
     };
-    let talk = Talk { images, cache_type, force: args.force };
+    let talk = Talk { images, cache_type, ops: args.ops, force: args.force };
     let plans = Plans { tests, cache_type, ops: args.ops, force: args.force };
     let mut session = Session::new(settings, args.repetitions as usize, stopped, meter());
     let each = session.settings.len() * session.repeats;
@@ -180,14 +190,14 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let mut rows = session.finish(&common(&model, cache_type));
     let rates = if was_stopped { Vec::new() } else { roofline::measure(&settings)? };
     roofline::fill(&mut rows, &model, cache_type, &rates)?;
+    if let Some(path) = &args.save {
+        record::append(path, &rows)?;
+    }
     table::print(&mut out, &rows, args.output)?;
     roofline::print(&mut out, &rates, args.output)?;
     out.flush()?;
     if let Some(path) = &args.plot {
         plot::write(path, &rows)?;
-    }
-    if let Some(path) = &args.save {
-        record::append(path, &rows)?;
     }
     if was_stopped {
         terminal::note("stopped; these are the samples that were whole by then");

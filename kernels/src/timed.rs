@@ -34,6 +34,14 @@ impl<B: Backend> Timed<B> {
         self.spent.iter().map(|(time, _)| *time).sum()
     }
 
+    /// What all ops did so far.
+    pub fn work(&self) -> Work {
+        self.spent.iter().fold(Work::default(), |mut sum, (_, work)| {
+            sum += *work;
+            sum
+        })
+    }
+
     /// Times from zero again.
     pub fn reset(&mut self) {
         self.spent = Default::default();
@@ -95,6 +103,7 @@ mod tests {
         (0..3).for_each(|_| b.matmul(y, x, w, None));
         b.add(y.rows(0, 1), x.rows(0, 1));
         let (time, work) = b.of(Op::Matmul);
+        assert_eq!((b.work().calls, b.work().flops), (4, work.flops + 256));
         assert!(work.calls == 3 && time > b.of(Op::Add).0 && b.total() >= time);
         let table = b.to_string();
         let ops: Vec<_> = table.lines().map(|line| line.split(' ').next().unwrap_or_default()).collect();

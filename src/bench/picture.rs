@@ -7,8 +7,8 @@ use std::io::Cursor;
 
 use anyhow::Context;
 use image::{ImageFormat, Rgb, RgbImage};
-use pumice_kernels::DType;
-use pumice_models::plan::free_memory;
+use pumice_kernels::{DType, Timed};
+use pumice_models::{gguf::File, plan::free_memory, vision::Vision};
 use pumice_runtime::{
     Picture,
     chat::{Chat, Options, Seen},
@@ -39,6 +39,8 @@ pub struct Talk {
     pub images: usize,
     /// Type of the cache.
     pub cache_type: DType,
+    /// Whether to time every op in one more pass of the tower.
+    pub ops: bool,
     /// Whether to go on where the estimate of memory says no.
     pub force: bool,
 }
@@ -88,6 +90,27 @@ pub fn measure(session: &mut Session, model: &Model, talk: Talk) -> anyhow::Resu
                 return Ok(());
             }
         }
+    }
+    if talk.images > 0 {
+        (0..session.settings.len()).try_for_each(|setting| count(session, model, setting, talk.ops))?;
+    }
+    Ok(())
+}
+
+/// Notes the work of tower and projector and, with `ops`, where their time goes; decoding and resizing are no ops.
+fn count(session: &mut Session, model: &Model, setting: usize, ops: bool) -> anyhow::Result<()> {
+    let file = File::open(model.mmproj.as_ref().unwrap_or(&model.text))?;
+    let mut backend = Timed::new(session.settings[setting].cpu());
+    let vision = Vision::load(&file, &mut backend)?;
+    let size = vision.config().clip.image_size;
+    let pixels = vec![0.0; 3 * size * size];
+    for _ in 0..=usize::from(ops) {
+        backend.reset();
+        vision.encode(&mut backend, &pixels);
+    }
+    session.work(Test::Image, setting, backend.work());
+    if ops {
+        session.ops(Test::Image, setting, &backend);
     }
     Ok(())
 }

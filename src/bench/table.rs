@@ -27,14 +27,15 @@ pub enum Format {
 pub fn print(out: &mut dyn Write, rows: &[Record], format: Format) -> anyhow::Result<()> {
     match format {
         Format::Table => {
-            if let Some(line) = shared(rows) {
+            let mut grid = grid(rows);
+            for line in heading(rows, &mut grid) {
                 writeln!(out, "{line}")?;
             }
-            grid(rows, false).text(out)?;
+            grid.text(out)?;
             ops(out, rows)?;
         }
         Format::Md => {
-            grid(rows, true).markdown(out)?;
+            grid(rows).markdown(out)?;
             if rows.iter().any(|row| !row.ops.is_empty()) {
                 writeln!(out, "\n```")?;
                 ops(out, rows)?;
@@ -55,31 +56,34 @@ pub fn print(out: &mut dyn Write, rows: &[Record], format: Format) -> anyhow::Re
     Ok(())
 }
 
-/// What stands above a table: machine, commit.
-fn shared(rows: &[Record]) -> Option<String> {
-    let row = rows.first()?;
-    Some(format!(
-        "{}, {}, {}; pumice {} ({})",
-        row.cpu_info,
-        terminal::size(row.memory_size),
-        row.os,
-        row.build_version,
-        row.build_commit
-    ))
+/// What stands above a table: machine and commit, and, taken out of `grid`, what all rows say.
+fn heading(rows: &[Record], grid: &mut Grid) -> Vec<String> {
+    let Some(row) = rows.first() else { return Vec::new() };
+    let program = format!("pumice {} ({})", row.build_version, row.build_commit);
+    grid.take_shared(&["cpu_info", "memory", "commit"]);
+    let machine = [row.cpu_info.clone(), terminal::size(row.memory_size), row.os.clone(), program];
+    let mut lines = vec![machine.join(", ")];
+    for (columns, what) in
+        [(["model", "size", "params"], "parameters"), (["backend", "isa", "threads"], "threads")]
+    {
+        let shared = grid.take_shared(&columns);
+        if !shared.is_empty() {
+            lines.push(format!("{} {what}", shared.join(", ")));
+        }
+    }
+    lines
 }
 
-/// The table of `rows`; with machine and commit in each where it is `whole`.
-fn grid(rows: &[Record], whole: bool) -> Grid {
+/// The table of `rows`.
+fn grid(rows: &[Record]) -> Grid {
     let any = |has: fn(&Record) -> bool| rows.iter().any(has);
     let (energy, limit) = (any(|r| r.joules.is_some()), any(|r| r.limit_share.is_some()));
     let mut grid = Grid::default();
     for row in rows {
         let mut line = Line::default();
-        if whole {
-            line.left("cpu_info", row.cpu_info.clone());
-            line.right("memory", terminal::size(row.memory_size));
-            line.left("commit", row.build_commit.clone());
-        }
+        line.left("cpu_info", row.cpu_info.clone());
+        line.right("memory", terminal::size(row.memory_size));
+        line.left("commit", row.build_commit.clone());
         line.left("model", row.model_type.clone());
         line.right("size", terminal::size(row.model_size));
         line.right("params", params(row.model_n_params));
@@ -246,6 +250,21 @@ impl Grid {
         self.lines.push(line);
     }
 
+    /// Takes out `columns` where all lines say the same in them. Returns what they say; nothing where lines differ.
+    fn take_shared(&mut self, columns: &[&str]) -> Vec<String> {
+        let said = |line: &Line| -> Vec<String> {
+            line.0.iter().filter(|c| columns.contains(&c.0.as_str())).map(|c| c.1.clone()).collect()
+        };
+        let Some(shared) = self.lines.first().map(said) else { return Vec::new() };
+        if self.lines.iter().any(|line| said(line) != shared) {
+            return Vec::new();
+        }
+        for line in &mut self.lines {
+            line.0.retain(|cell| !columns.contains(&cell.0.as_str()));
+        }
+        shared
+    }
+
     /// Each column's characters.
     fn widths(&self) -> Vec<usize> {
         let mut widths = Vec::new();
@@ -303,7 +322,9 @@ mod tests {
     fn rows() -> Vec<Record> {
         let common = Record {
             cpu_info: "Chip, \"fast\"".into(),
+            os: "linux aarch64".into(),
             build_commit: "0123abcde".into(),
+            build_version: "0.1.0".into(),
             memory_size: 8_000_000_000,
             model_type: "llava 7B Q4_K_M".into(),
             model_size: 4_081_004_224,
@@ -352,21 +373,36 @@ mod tests {
     fn a_table_for_people() {
         let text = printed(Format::Table);
         let lines: Vec<_> = text.lines().collect();
-        assert_eq!(lines[0], "Chip, \"fast\", 8.00 GB, ; pumice  (0123abcde)");
-        let columns: Vec<_> = lines[1].split_whitespace().collect();
         assert_eq!(
-            columns,
-            ["model", "size", "params", "backend", "isa", "threads", "test", "t/s", "time", "median"],
+            lines[..6],
+            [
+                "Chip, \"fast\", 8.00 GB, linux aarch64, pumice 0.1.0 (0123abcde)",
+                "llava 7B Q4_K_M, 4.08 GB, 6.74 B parameters",
+                "CPU, neon, 6 threads",
+                "     test           t/s              time     median",
+                "load warm                 20.50 ± 0.04 ms   20.00 ms",
+                "   memory                         5.03 GB",
+            ],
             "no energy and no limit where there are none"
         );
-        assert!(lines[2].ends_with("load warm                 20.50 ± 0.04 ms   20.00 ms"), "{text}");
-        assert!(lines[3].ends_with("   memory                         5.03 GB"), "{text}");
-        assert!(lines[4].ends_with("    pp512  46.51 ± 0.32  11.008 ± 0.070 s  46.50 t/s"), "{text}");
+        assert_eq!(lines[6], "    pp512  46.51 ± 0.32  11.008 ± 0.070 s  46.50 t/s");
         assert!(
             text.contains("pp512, neon, 6 threads:\nop      calls     ms    share  GFLOP/s  GB/s\n"),
             "{text}"
         );
         assert!(text.contains("matmul      2  4.000  100.0 %      2.0   0.5\n"), "{text}");
+    }
+
+    #[test]
+    fn what_differs_stays_in_its_row() {
+        let mut rows = rows();
+        rows[2].n_threads = 1;
+        let mut out = Vec::new();
+        print(&mut out, &rows, Format::Table).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        let lines: Vec<_> = text.lines().collect();
+        assert!(lines[2].starts_with("backend  isa   threads       test"), "{text}");
+        assert!(lines[5].starts_with("CPU      neon        1      pp512"), "{text}");
     }
 
     #[test]
@@ -415,7 +451,7 @@ mod tests {
         let mut out = Vec::new();
         print(&mut out, &rows, Format::Table).unwrap();
         let text = String::from_utf8(out).unwrap();
-        let line = text.lines().nth(4).unwrap();
+        let line = text.lines().nth(6).unwrap();
         assert!(line.ends_with("46.50 t/s  512.00  1.000  93.00 t/s  72 % int8"), "{text}");
     }
 }

@@ -3,7 +3,7 @@
 //! At a depth the cache is filled before the clock starts; it is filled once, since what stands at a position does not change
 //! how long it takes to look at it. Every test is gone through once before it counts, a generation for one token.
 
-use pumice_kernels::{Cpu, DType, Timed, count::Op, count::Work};
+use pumice_kernels::{Cpu, DType, Timed, count::Work};
 use pumice_models::{
     gguf::File,
     llama::{Input, Llama, LlamaOptions, Logits},
@@ -114,11 +114,11 @@ impl Engine {
             Test::Generation { n, depth } => {
                 // The work of a token grows evenly with its position: that of the middle one is the mean.
                 self.generate(session, 1, depth + n / 2, true)?;
-                times(self.work(), n as u64)
+                times(self.backend.work(), n as u64)
             }
             _ => {
                 self.run(session, test, true)?;
-                self.work()
+                self.backend.work()
             }
         };
         session.work(test, self.setting, work);
@@ -128,14 +128,6 @@ impl Engine {
             session.ops(test, self.setting, &self.backend);
         }
         Ok(())
-    }
-
-    /// What was computed since the reset.
-    fn work(&self) -> Work {
-        Op::ALL.iter().fold(Work::default(), |mut sum, op| {
-            sum += self.backend.of(*op).1;
-            sum
-        })
     }
 
     fn run(&mut self, session: &Session, test: Test, timed: bool) -> anyhow::Result<()> {

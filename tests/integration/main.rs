@@ -1,6 +1,7 @@
 //! The one integration test binary: the house's own rules, LLaVA's truth, and the program as a person runs it.
 
 mod bad_input;
+mod bench;
 mod chatting;
 mod demo;
 mod golden;

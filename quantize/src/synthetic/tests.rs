@@ -97,6 +97,38 @@ fn drawn_numbers_are_normal() {
 }
 
 #[test]
+fn another_models_shape_keeps_its_names_and_words_and_none_of_its_weights() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("tiny.gguf");
+    std::fs::write(&path, synthetic("tiny", FileType::Q8_0).unwrap()).unwrap();
+    let source = Source::open(&path, &crate::SourceOptions::default()).unwrap();
+    let (names, words) = (
+        source.tensors.iter().map(|t| (t.name.clone(), t.dims.clone())).collect::<Vec<_>>(),
+        source.get("tokenizer.ggml.tokens").cloned(),
+    );
+    let like = like(source);
+    assert_eq!(like.tensors.iter().map(|t| (t.name.clone(), t.dims.clone())).collect::<Vec<_>>(), names);
+    assert_eq!(like.notes, [NOTE]);
+    let made = open(run_in_memory(&like, &Options::new(Recipe::new(FileType::Q8_0)), &()).unwrap());
+    assert_eq!(made.get("tokenizer.ggml.tokens").cloned(), words);
+    assert_eq!(made.get(SYNTHETIC_KEY), Some(&Value::Bool(true)));
+    let was = File::open(&path).unwrap();
+    for name in ["blk.0.attn_q.weight", "v.blk.0.ln1.weight", "mm.0.bias"] {
+        let bytes = |file: &File| file.bytes(file.need_tensor(name).unwrap()).to_vec();
+        assert_ne!(bytes(&was), bytes(&made), "{name}");
+    }
+    let norm = made.need_tensor("output_norm.weight").unwrap();
+    let values: Vec<f32> = numbers(&made.bytes(norm));
+    let mean = values.iter().sum::<f32>() / values.len() as f32;
+    assert!((mean - 1.0).abs() < 0.1, "norms stay about 1, or what flows would vanish: {mean}");
+}
+
+/// Little-endian f32s.
+fn numbers(bytes: &[u8]) -> Vec<f32> {
+    bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
+}
+
+#[test]
 fn an_unknown_shape_is_answered_with_the_known() {
     let error = synthetic("huge", FileType::F16).unwrap_err().to_string();
     assert!(error.contains("huge") && error.contains("llava-1.5-7b"), "{error}");
