@@ -66,7 +66,7 @@ pub struct Args {
     #[arg(long, value_name = "SHAPE[:TYPE]", conflicts_with = "model")]
     synthetic: Option<String>,
     /// Keep the random weights: text in FILE, vision in mmproj-FILE beside it, as llama.cpp loads them.
-    #[arg(long, value_name = "FILE", requires = "synthetic")]
+    #[arg(long, value_name = "FILE", requires = "synthetic", conflicts_with = "model")]
     write: Option<PathBuf>,
     /// Positions of a prompt (0: none).
     #[arg(short = 'p', long = "n-prompt", value_name = "LIST", default_value = "512")]
