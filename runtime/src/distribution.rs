@@ -8,14 +8,14 @@ use crate::{Error, Result};
 /// softmax of a row of logits.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Distribution<'a> {
-    /// [vocab]
+    /// `[vocab]`
     logits: &'a [f32],
     /// ln Σ exp(logit): ln p of an id is its logit less this.
     ln_sum: f64,
 }
 
 impl<'a> Distribution<'a> {
-    /// Of `logits`, [vocab].
+    /// Of `logits`, `[vocab]`.
     ///
     /// # Errors
     /// A logit is no number or +∞, or all are −∞.
