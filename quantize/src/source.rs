@@ -101,6 +101,11 @@ impl Source {
         &self.name
     }
 
+    /// Gives the model another name than its folder's or file's.
+    pub fn rename(&mut self, name: &str) {
+        self.name = name.into();
+    }
+
     /// What was guessed, dropped or found, a sentence each.
     pub fn notes(&self) -> &[String] {
         &self.notes

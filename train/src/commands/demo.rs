@@ -18,7 +18,7 @@ use super::terminal;
 #[derive(clap::Args)]
 #[command(after_help = "\
 Example:
-  pumice-train demo demo            (hours on two cores; the result is demo/pumice-demo-q4_k_m.gguf)")]
+  pumice-train demo demo            (an hour on two cores; the result is demo/pumice-demo-q4_k_m.gguf)")]
 pub struct Args {
     /// Folder to work in.
     #[arg(value_name = "OUT")]
@@ -157,7 +157,8 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
 /// As `pumice quantize` does it.
 fn quantize(checkpoint: &Path, out: &Path, kind: FileType) -> anyhow::Result<()> {
     let options = SourceOptions { template: Some("v1".into()), ..SourceOptions::default() };
-    let source = Source::open(checkpoint, &options)?;
+    let mut source = Source::open(checkpoint, &options)?;
+    source.rename("pumice-demo");
     let options = Options { force: true, ..Options::new(Recipe::new(kind)) };
     let report = pumice_quantize::run(&source, out, &options, &())?;
     terminal::note(&format!("wrote {} ({:.1} MB)", out.display(), report.bytes as f64 / 1e6));
