@@ -168,7 +168,7 @@ impl Int8Isa for Avx2 {
 
     fn widen<F: Unpack>(self, tile: &mut Tile, w: Weights<'_>, first: usize, slab: usize) {
         // SAFETY: the proof.
-        unsafe { avx2::widen::<F, true>(tile, w, first, slab) }
+        unsafe { avx2::widen::<F, true>(tile, w, first, slab) };
     }
 
     fn prefetch<F: Unpack>(self, w: Weights<'_>, first: usize, slab: usize) {
@@ -183,12 +183,52 @@ impl Int8Isa for Avx2 {
     fn multiply<F: Unpack>(self, tokens: usize, tile: &Tile, record: &[i32], c: &mut [f32], blocks: usize) {
         check_int8::<F>(tokens, record, c, blocks);
         // SAFETY: the proof; the lengths are checked.
-        unsafe { avx2::multiply::<F>(tokens, tile, record.as_ptr(), c.as_mut_ptr(), blocks) }
+        unsafe { avx2::multiply(tokens, tile, record.as_ptr(), c.as_mut_ptr(), blocks) }
     }
 
     fn dots<F: Unpack>(self, w: Weights<'_>, first: usize, x: &[ActSlab], out: &mut [f32]) {
         // SAFETY: the proof.
         unsafe { avx2::dots::<F>(w, first, x, out) }
+    }
+
+    fn several<F: Unpack>(self, pool: &Pool, scratch: &mut Scratch, w: Weights<'_>, p: Product<'_>) {
+        match F::BITS {
+            8 => passes::<ByBlock<Self>, F>(ByBlock(self), pool, scratch, w, p),
+            _ => passes::<BySlabAvx2, F>(BySlabAvx2(self), pool, scratch, w, p),
+        }
+    }
+}
+
+/// Formats of four to six bits: see [`avx2::slab`].
+#[derive(Clone, Copy)]
+struct BySlabAvx2(Avx2);
+
+impl<F: Unpack> Way<F> for BySlabAvx2 {
+    const TOKENS: usize = avx2::slab::TOKENS;
+    const RECORD: usize = avx2::slab::record_len(F::GROUP);
+
+    fn widen(self, tile: &mut Tile, w: Weights<'_>, first: usize, slab: usize) {
+        // SAFETY: the proof.
+        unsafe {
+            let blocks = avx2::widen::<F, false>(tile, w, first, slab);
+            avx2::slab::integer_scales::<F, false>(tile, blocks);
+        }
+    }
+
+    fn prefetch(self, w: Weights<'_>, first: usize, slab: usize) {
+        widen::prefetch::<F>(w, first, slab);
+    }
+
+    fn pack(self, x: &[f32], k: usize, cols: usize, tokens: usize, record: &mut [i32]) {
+        // SAFETY: the proof.
+        unsafe { avx2::slab::pack::<F, false>(x, k, cols, tokens, record) }
+    }
+
+    fn multiply(self, tokens: usize, tile: &Tile, record: &[i32], c: &mut [f32], blocks: usize) {
+        let len = <Self as Way<F>>::RECORD;
+        assert!(record.len() >= tokens * len && c.len() >= tokens * PANEL && blocks <= 8);
+        // SAFETY: the proof; the lengths are checked.
+        unsafe { avx2::slab::multiply::<F>(tokens, tile, record.as_ptr(), c.as_mut_ptr(), blocks) }
     }
 }
 
@@ -217,7 +257,7 @@ impl Int8Isa for Avx2Vnni {
 
     fn widen<F: Unpack>(self, tile: &mut Tile, w: Weights<'_>, first: usize, slab: usize) {
         // SAFETY: the proof.
-        unsafe { avx2::widen::<F, false>(tile, w, first, slab) }
+        unsafe { avx2::widen::<F, false>(tile, w, first, slab) };
     }
 
     fn prefetch<F: Unpack>(self, w: Weights<'_>, first: usize, slab: usize) {
@@ -237,6 +277,46 @@ impl Int8Isa for Avx2Vnni {
     /// As AVX2: memory bounds it, not the instructions.
     fn dots<F: Unpack>(self, w: Weights<'_>, first: usize, x: &[ActSlab], out: &mut [f32]) {
         Int8Isa::dots::<F>(self.0, w, first, x, out);
+    }
+
+    fn several<F: Unpack>(self, pool: &Pool, scratch: &mut Scratch, w: Weights<'_>, p: Product<'_>) {
+        match F::BITS {
+            4 => passes::<BySlabVnni, F>(BySlabVnni(self), pool, scratch, w, p),
+            _ => passes::<ByBlock<Self>, F>(ByBlock(self), pool, scratch, w, p),
+        }
+    }
+}
+
+/// Formats of four bits: see [`avx2`].
+#[derive(Clone, Copy)]
+struct BySlabVnni(Avx2Vnni);
+
+impl<F: Unpack> Way<F> for BySlabVnni {
+    const TOKENS: usize = avx2::slab::TOKENS;
+    const RECORD: usize = avx2::slab::record_len(F::GROUP);
+
+    fn widen(self, tile: &mut Tile, w: Weights<'_>, first: usize, slab: usize) {
+        // SAFETY: the proof.
+        unsafe {
+            let blocks = avx2::widen::<F, false>(tile, w, first, slab);
+            avx2::slab::integer_scales::<F, true>(tile, blocks);
+        }
+    }
+
+    fn prefetch(self, w: Weights<'_>, first: usize, slab: usize) {
+        widen::prefetch::<F>(w, first, slab);
+    }
+
+    fn pack(self, x: &[f32], k: usize, cols: usize, tokens: usize, record: &mut [i32]) {
+        // SAFETY: the proof.
+        unsafe { avx2::slab::pack::<F, true>(x, k, cols, tokens, record) }
+    }
+
+    fn multiply(self, tokens: usize, tile: &Tile, record: &[i32], c: &mut [f32], blocks: usize) {
+        let len = <Self as Way<F>>::RECORD;
+        assert!(record.len() >= tokens * len && c.len() >= tokens * PANEL && blocks <= 8);
+        // SAFETY: the proof; the lengths are checked.
+        unsafe { avx2::multiply_slab_vnni(tokens, tile, record.as_ptr(), c.as_mut_ptr(), blocks) }
     }
 }
 

@@ -24,9 +24,9 @@ pub(crate) struct Tile {
     pub(crate) a: [[f32; PANEL]; 16],
     /// `[block of 32][row]`: minima.
     pub(crate) c: [[f32; PANEL]; 8],
-    /// `[block of 32][row]`: scale and minimum as two i16, in units of `d`, where a kernel wants them so.
+    /// `[block of 32 or group][row]`: scales and minima as i16, in units of `d`, where a kernel wants them so.
     #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "only x86 has such a kernel"))]
-    pub(crate) s: [[i32; PANEL]; 8],
+    pub(crate) s: [[i32; PANEL]; 16],
     /// `[row]`: that unit.
     #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "as `s`"))]
     pub(crate) d: [f32; PANEL],
@@ -37,7 +37,7 @@ impl Tile {
         u: [[[0; 4]; PANEL]; SLAB / 2],
         a: [[0.0; PANEL]; 16],
         c: [[0.0; PANEL]; 8],
-        s: [[0; PANEL]; 8],
+        s: [[0; PANEL]; 16],
         d: [0.0; PANEL],
     };
 }

@@ -77,13 +77,24 @@ fn magnitude(case: &Case, w: &[f32], x: &[f32]) -> f64 {
 /// Columns whose activations share a scale where a product has several tokens.
 fn shared(dtype: DType, isa: Isa, n: usize) -> usize {
     let four_bits = matches!(dtype, DType::Q4_0 | DType::Q4_1 | DType::Q4_K);
-    if n > 1 && four_bits && isa.to_string() == "avx512-vnni" { SLAB } else { 32 }
+    let more_bits = matches!(dtype, DType::Q5_0 | DType::Q5_1 | DType::Q5_K | DType::Q6_K);
+    let by_slab = match isa.name() {
+        "avx512-vnni" | "avx2-vnni" => four_bits,
+        "avx2" => four_bits || more_bits,
+        _ => false,
+    };
+    if n > 1 && by_slab { SLAB } else { 32 }
 }
 
-/// What a kernel that sums slabs in integers computes (x86/slab.rs), and what it may differ by: Σ w·q·d with codes q of 256 columns.
-/// Scales are off by half a step of max(a, c′/8)/4000, a quarter of the largest weight's 4000th part, times 16·Σ|q|; where a block's
-/// sum is negative, Σq is taken an eighth of a step too low.
-fn by_slab(w: &[f32], x: &[f32]) -> (f64, f64) {
+/// What a kernel that sums slabs in integers computes (x86/slab.rs, x86/avx2/slab.rs), and what it may differ by: Σ w·q·d with codes q of 256
+/// columns. Scales are off by half a step of max(a, c′/8)/STEPS, times (z + 8)·Σ|q|; where a block's sum is negative, Σq is taken an
+/// eighth of a step too low. With random codes the largest weight is 4 times that maximum or more, and 16 times a in Q6_K.
+fn by_slab(dtype: DType, w: &[f32], x: &[f32]) -> (f64, f64) {
+    let scale = match dtype {
+        DType::Q4_0 | DType::Q4_1 | DType::Q4_K => (8.0 + 8.0) / 2.0 / 4000.0 / 4.0,
+        DType::Q6_K => 32.0 / 2.0 / 2000.0 / 16.0,
+        _ => (16.0 + 8.0) / 2.0 / 2000.0 / 4.0,
+    };
     let slabs = w.chunks(SLAB).zip(x.chunks(SLAB)).map(|(w, x)| {
         let amax = x.iter().fold(0.0f32, |m, x| m.max(x.abs()));
         let largest = f64::from(w.iter().fold(0.0f32, |m, w| m.max(w.abs())));
@@ -94,7 +105,7 @@ fn by_slab(w: &[f32], x: &[f32]) -> (f64, f64) {
             sum += d * f64::from(*w) * q;
             size += q.abs();
         }
-        (sum, d * largest * (size / 2000.0 + 8.0 / 4.0))
+        (sum, d * largest * (size * scale + 8.0 / 4.0))
     });
     slabs.fold((0.0, 0.0), |(sum, bound), (s, b)| (sum + s, bound + b))
 }
@@ -119,7 +130,7 @@ fn check(case: &Case, rng: &mut Rng) {
                 let (got, mut expected) = (got[token * m + row], f64::from(expected[token * m + row]));
                 let mut bound = 2.0 * additions as f64 * 2f64.powi(-24) * (magnitude(case, w, x) + 1.0);
                 if shared(dtype, isa, n) == SLAB {
-                    let (sum, steps) = by_slab(w, x);
+                    let (sum, steps) = by_slab(dtype, w, x);
                     expected = sum + f64::from(bias.map_or(0.0, |bias| bias[row]));
                     bound += steps;
                 }

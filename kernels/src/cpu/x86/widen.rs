@@ -267,8 +267,9 @@ unsafe fn q8_0(tile: &mut Tile, rows: Rows, blocks: usize) {
         // SAFETY: within block b.
         let (scale, v) = unsafe { (rows.dword(b * 34), [rows.dwords(b * 34 + 2), rows.dwords(b * 34 + 18)]) };
         tile.put_scale(b, rows.lane, low_half(scale));
-        for (j, v) in v.into_iter().flatten().enumerate() {
-            tile.put(8 * b + j, rows.lane, _mm512_xor_si512(v, _mm512_set1_epi8(-128)));
+        // By index: a chained iterator would copy the parts to memory and wait for them there.
+        for j in 0..8 {
+            tile.put(8 * b + j, rows.lane, _mm512_xor_si512(v[j / 4][j % 4], _mm512_set1_epi8(-128)));
         }
     }
 }
