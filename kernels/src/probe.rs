@@ -72,11 +72,9 @@ pub struct Rates {
     pub bf16: Option<Rate>,
 }
 
-impl Rates {
-    /// The arithmetic that products with weights of `dtype` run on.
-    pub fn arithmetic(&self, dtype: DType) -> Rate {
-        if dtype.is_quantized() { self.int8 } else { self.f32 }
-    }
+/// Whether products with weights of `dtype` run on bytes; on f32 if not.
+pub fn on_bytes(dtype: DType) -> bool {
+    dtype.is_quantized()
 }
 
 /// Measures `threads` threads (0: [`physical_cores`]) with the instructions of `isa` (or of the best, where the machine lacks it);

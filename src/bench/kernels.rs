@@ -13,7 +13,11 @@ use std::{
 };
 
 use indicatif::{ProgressBar, ProgressStyle};
-use pumice_kernels::{Backend, Bytes, DType, Isa, probe::Rates, quant};
+use pumice_kernels::{
+    Backend, Bytes, DType, Isa,
+    probe::{self, Rates},
+    quant,
+};
 use serde::Serialize;
 
 use super::{
@@ -189,7 +193,7 @@ fn measure(
     }
     let best = time(rows, TOTAL)?;
     let (ops, read) = (2 * (rows * k * n) as u64, bytes(dtype, rows, k) as u64);
-    let (int8, f32) = if dtype.is_quantized() { (ops, 0) } else { (0, ops) };
+    let (int8, f32) = if probe::on_bytes(dtype) { (ops, 0) } else { (0, ops) };
     let seconds = best.as_secs_f64().max(1e-9);
     let (limit, name) = Need { int8, f32, read }.limit(rates);
     Ok(Cell {
@@ -320,7 +324,7 @@ mod tests {
     #[test]
     fn a_product_is_timed_and_compared_with_its_limit() {
         let setting = Setting { isa: Isa::best(), threads: 1 };
-        let rate = |best| pumice_kernels::probe::Rate { best, median: best };
+        let rate = |best| probe::Rate { best, median: best };
         let rates = Rates {
             isa: setting.isa,
             threads: 1,

@@ -98,7 +98,7 @@ fn draw(rows: &[Record]) -> String {
     y += 16.0;
     if panels.iter().flat_map(|p| &p.bars).any(|(_, row)| row.limit_ns.is_some()) {
         y += 10.0;
-        let text = "Pale: as far as the machine's measured limit of arithmetic or memory allows.";
+        let text = "Black lines: the machine's measured limit of arithmetic or memory.";
         svg.small(MARGIN, y, text, Anchor::Start);
         y += 10.0;
     }
@@ -141,7 +141,11 @@ fn panel(svg: &mut Svg, panel: &Panel<'_>, y: f64) -> f64 {
         if let Some(limit) = limit {
             svg.rect(BARS.0, y, limit * scale, BAR.0, colour(*series), 0.25);
         }
-        svg.rect(BARS.0, y, value * scale, BAR.0, colour(*series), if rates { 1.0 } else { 0.7 });
+        svg.rect(BARS.0, y, value * scale, BAR.0, colour(*series), 1.0);
+        if let Some(limit) = limit {
+            let x = BARS.0 + limit * scale;
+            svg.line(&[(x, y - 2.0), (x, y + BAR.0 + 2.0)], "#222", 2.0);
+        }
         let mut label = number(value);
         if let (Some(share), Some(bound)) = (row.limit_share, &row.limit) {
             label += &format!("  ({:.0} % of {bound})", share * 100.0);

@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod bench;
+mod bench_limits;
 mod chatting;
 mod demo;
 mod golden;

@@ -50,22 +50,6 @@ fn a_second_thread_takes_nothing_away() {
 }
 
 #[test]
-fn quantized_weights_meet_bytes_and_others_floats() {
-    let rate = |best| Rate { best, median: best };
-    let r = Rates {
-        isa: Isa::Scalar,
-        threads: 1,
-        read: rate(1.0),
-        int8: rate(2.0),
-        f32: rate(3.0),
-        f16: None,
-        bf16: None,
-    };
-    assert_eq!(r.arithmetic(DType::Q4_K), rate(2.0));
-    assert_eq!(r.arithmetic(DType::F16), rate(3.0));
-}
-
-#[test]
 fn caches_that_are_shared_count_once() {
     let folder = std::env::temp_dir().join(format!("pumice-caches-{}", std::process::id()));
     let cache = |cpu: usize, index: usize, level: &str, size: &str, shared: &str| {

@@ -13,6 +13,8 @@ use crate::bench::record::Record;
 const HEIGHT: f64 = 360.0;
 /// Space beside a dot for its name.
 const NAME: f64 = 8.0;
+/// Width of a small character, in pixels, at most on the average.
+const CHARACTER: f64 = 6.5;
 
 /// A logarithmic axis: the powers of ten between which it runs, and where these lie in pixels.
 #[derive(Debug, Clone, Copy)]
@@ -93,7 +95,7 @@ pub fn draw(svg: &mut Svg, rows: &[Record], series: &dyn Fn(&Record) -> Option<u
     for dot in &dots {
         let (px, py) = (x.at(dot.x), y.at(dot.y));
         svg.dot(px, py, colour(dot.series));
-        let left = px > WIDTH - 220.0;
+        let left = px + NAME + CHARACTER * dot.test.chars().count() as f64 > WIDTH - MARGIN;
         let anchor = if left { Anchor::End } else { Anchor::Start };
         svg.small(if left { px - NAME } else { px + NAME }, py + 14.0, dot.test, anchor);
     }
