@@ -4,6 +4,7 @@
 //! whose result is there is not run again, and one that was stopped goes on from its last checkpoint.
 
 use std::{
+    io::ErrorKind,
     path::{Path, PathBuf},
     process::{Command, ExitCode},
     time::Instant,
@@ -11,6 +12,9 @@ use std::{
 
 use anyhow::Context;
 use pumice_quantize::{FileType, Options, Recipe, Source, SourceOptions};
+use pumice_train::{Error, Result};
+use serde::Serialize;
+use serde_json::{Value, json};
 use tch::Cuda;
 
 use super::terminal;
@@ -39,6 +43,64 @@ struct Step {
     name: &'static str,
     result: PathBuf,
     arguments: Vec<String>,
+}
+
+/// What a folder was begun with: another run's stages are no part of this one's model. Kept in `demo.json` there.
+#[derive(Serialize)]
+struct Begun {
+    pictures: u64,
+    scale: f64,
+    /// Steps of the stages.
+    clip: u64,
+    lm: u64,
+    align: u64,
+    tune: u64,
+}
+
+impl Begun {
+    fn of(args: &Args) -> Self {
+        let n = |steps: u64| ((steps as f64 * args.scale) as u64).max(1);
+        let Args { pictures, scale, .. } = *args;
+        Self { pictures, scale, clip: n(2400), lm: n(1300), align: n(500), tune: n(4500) }
+    }
+
+    /// Notes it in `out`, or compares it with what is noted there.
+    ///
+    /// # Errors
+    /// The folder was begun with something else, or before this was noted.
+    fn settle(&self, out: &Path, steps: &[Step]) -> Result<()> {
+        let path = out.join("demo.json");
+        let ours = json!(self);
+        let advice = format!("give another folder, or delete {}", out.display());
+        let text = match std::fs::read(&path) {
+            Ok(text) => text,
+            Err(e) if e.kind() == ErrorKind::NotFound => {
+                if let Some(step) = steps.iter().find(|step| step.result.exists()) {
+                    return Err(Error::Config(format!(
+                        "{} is there, but no {} that tells what it was made with; {advice}",
+                        step.result.display(),
+                        path.display()
+                    )));
+                }
+                std::fs::create_dir_all(out).map_err(Error::io(out))?;
+                return std::fs::write(&path, format!("{ours:#}\n")).map_err(Error::io(&path));
+            }
+            Err(e) => return Err(Error::io(&path)(e)),
+        };
+        let theirs: Value = serde_json::from_slice(&text)
+            .map_err(|e| Error::Config(format!("{}: {e}; {advice}", path.display())))?;
+        let names = ["pictures", "scale", "clip", "lm", "align", "tune"];
+        let other: Vec<String> = names
+            .iter()
+            .filter(|name| theirs[name] != ours[name])
+            .map(|name| format!("{name} {} there, {} now", theirs[name], ours[name]))
+            .collect();
+        if other.is_empty() {
+            return Ok(());
+        }
+        let other = other.join("; ");
+        Err(Error::Config(format!("{} was begun with other settings ({other}): {advice}", out.display())))
+    }
 }
 
 /// What stage 1 and stage 2 share. `v1` in stage 1 too (as the first release had its one template in both): a model that knows nothing but
@@ -71,7 +133,6 @@ fn words(text: &str, paths: &[(&str, PathBuf)]) -> Vec<String> {
 
 fn steps(args: &Args) -> Vec<Step> {
     let at = |name: &str| args.out.join(name);
-    let n = |steps: u64| ((steps as f64 * args.scale) as u64).max(1);
     let mut paths: Vec<(&str, PathBuf)> = [
         ("world", "world"),
         ("images", "world/images"),
@@ -89,7 +150,7 @@ fn steps(args: &Args) -> Vec<Step> {
     .into();
     let font = if args.font.is_some() { "--font {font}" } else { "" };
     paths.extend(args.font.clone().map(|font| ("font", font)));
-    let (pictures, clip, lm, align, tune) = (args.pictures, n(2400), n(1300), n(500), n(4500));
+    let Begun { pictures, clip, lm, align, tune, .. } = Begun::of(args);
     let ranks = ranks();
     let rows = BATCH / ranks;
     let launch = if ranks > 1 { format!("launch {ranks} -- ") } else { String::new() };
@@ -118,13 +179,14 @@ fn steps(args: &Args) -> Vec<Step> {
 }
 
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
-    anyhow::ensure!(
-        args.scale.is_finite() && args.scale > 0.0 && args.pictures > 0,
-        "--scale and --pictures must be more than 0"
-    );
+    if !(args.scale.is_finite() && args.scale > 0.0 && args.pictures > 0) {
+        return Err(Error::Config("--scale and --pictures must be more than 0".into()).into());
+    }
     let program = std::env::current_exe().context("this program cannot be found to run its own stages")?;
     let begin = Instant::now();
-    for step in steps(&args) {
+    let steps = steps(&args);
+    Begun::of(&args).settle(&args.out, &steps)?;
+    for step in steps {
         if step.result.exists() {
             terminal::note(&format!("{}: {} is there", step.name, step.result.display()));
             continue;
@@ -163,4 +225,31 @@ fn quantize(checkpoint: &Path, out: &Path, kind: FileType) -> anyhow::Result<()>
     let report = pumice_quantize::run(&source, out, &options, &())?;
     terminal::note(&format!("wrote {} ({:.1} MB)", out.display(), report.bytes as f64 / 1e6));
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trial_is_not_taken_for_the_whole() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let args = |scale, pictures| Args { out: folder.path().into(), pictures, scale, font: None };
+        let settle = |scale, pictures| {
+            let args = args(scale, pictures);
+            Begun::of(&args).settle(&args.out, &steps(&args))
+        };
+        settle(0.002, 100).expect("an empty folder");
+        settle(0.002, 100).expect("the same again");
+        let said = settle(1.0, 50_000).expect_err("a trial's folder").to_string();
+        for part in ["pictures 100 there, 50000 now", "clip 4 there, 2400 now", "another folder"] {
+            assert!(said.contains(part), "{part}: {said}");
+        }
+        std::fs::remove_file(folder.path().join("demo.json")).expect("a file");
+        settle(1.0, 50_000).expect("nothing made yet");
+        std::fs::remove_file(folder.path().join("demo.json")).expect("a file");
+        std::fs::create_dir_all(folder.path().join("clip/model")).expect("a folder");
+        let said = settle(1.0, 50_000).expect_err("an unknown run's folder").to_string();
+        assert!(said.contains("model is there, but no"), "{said}");
+    }
 }

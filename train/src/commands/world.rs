@@ -29,7 +29,7 @@ pub struct Args {
     #[arg(value_name = "OUT")]
     out: PathBuf,
     /// Pictures.
-    #[arg(long, value_name = "N", default_value_t = 10_000)]
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..))]
     pictures: u64,
     /// Decides everything.
     #[arg(long, value_name = "N", default_value_t = 1)]
@@ -49,6 +49,9 @@ pub struct Args {
     /// The colour font whose pictograms are drawn; by default the system's Noto Color Emoji.
     #[arg(long, value_name = "FILE")]
     font: Option<PathBuf>,
+    /// Write over what is in OUT.
+    #[arg(long)]
+    force: bool,
 }
 
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
@@ -64,6 +67,9 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     } else {
         ProgressDrawTarget::hidden()
     };
+    // Nothing is touched before the font is known to be one.
+    pumice_train::world::painter(options.font.as_deref(), size)?;
+    files::prepare(&args.out, &options, args.force)?;
     let bar = ProgressBar::with_draw_target(Some(pictures), target);
     files::generate(&args.out, &options, |done| bar.set_position(done))?;
     bar.finish_and_clear();

@@ -6,6 +6,7 @@
 //! instruct.json             stage 2: conversations
 //! text.json                 the language model's pre-training: conversations on scenes told in words, general questions
 //! scenes.jsonl              one scene a line: symbols, captions and boxes, for the contrast and for judging
+//! world.json                what it was made with
 //! tokenizer.model, tokenizer_config.json
 //! ```
 //! The bytes are a function of the options. Rows are streamed, so a world of any size takes little memory.
@@ -19,12 +20,16 @@ use super::{World, draw::Painter, vocabulary};
 use crate::{Error, Result};
 use image::codecs::png::{CompressionType, FilterType, PngEncoder};
 use serde::Serialize;
+use serde_json::{Value, json};
 use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::{BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
+/// Name of the file that tells a world's options.
+const SETTINGS: &str = "world.json";
+
 /// What to generate.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Options {
     /// Number of pictures, and of rows of each sort.
     pub pictures: u64,
@@ -64,6 +69,48 @@ struct Line<'a> {
     scene: &'a Scene,
     captions: [String; 5],
     context: String,
+}
+
+/// Makes `dir` ready for a world: new or empty, or begun with the same options. `force` takes any, where another world's pictures are removed first.
+///
+/// # Errors
+/// Something else is there; the message says what differs.
+pub fn prepare(dir: &Path, options: &Options, force: bool) -> Result<()> {
+    let path = dir.join(SETTINGS);
+    let ours = json!(options);
+    let theirs: Option<Value> = match std::fs::read(&path) {
+        Ok(text) => serde_json::from_slice(&text).ok(),
+        Err(_) => None,
+    };
+    let empty = match std::fs::read_dir(dir) {
+        Ok(mut entries) => entries.next().is_none(),
+        Err(e) if e.kind() == ErrorKind::NotFound => true,
+        Err(e) => return Err(Error::io(dir)(e)),
+    };
+    if !empty && theirs.as_ref() != Some(&ours) {
+        if !force {
+            let what = theirs.map_or_else(|| "no world of these settings".into(), |t| differences(&t, &ours));
+            return Err(Error::Config(format!(
+                "{} is not empty and {what}: give another folder, or --force to write over what is there",
+                dir.display()
+            )));
+        }
+        let images = dir.join("images");
+        if theirs.is_some() && images.is_dir() {
+            std::fs::remove_dir_all(&images).map_err(Error::io(&images))?;
+        }
+    }
+    std::fs::create_dir_all(dir).map_err(Error::io(dir))?;
+    std::fs::write(&path, format!("{ours:#}\n")).map_err(Error::io(&path))
+}
+
+/// In what a world's settings differ from ours.
+fn differences(theirs: &Value, ours: &Value) -> String {
+    let all = ours.as_object().into_iter().flatten();
+    let other = all.filter(|(name, value)| theirs[name.as_str()] != **value);
+    let other: Vec<String> =
+        other.map(|(name, value)| format!("{name} {} there, {value} now", theirs[name.as_str()])).collect();
+    format!("holds another world ({})", other.join("; "))
 }
 
 /// Writes a world into `dir`; `progress` hears the number of pictures done.

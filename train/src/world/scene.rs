@@ -21,7 +21,8 @@ pub const SIZES: (f32, f32) = (24.0 / 112.0, 34.0 / 112.0);
 pub const MOST: usize = 6;
 
 /// Which world a scene belongs to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Split {
     /// Nine sets of kinds in ten.
     Train,

@@ -35,6 +35,31 @@ fn the_same_options_give_the_same_bytes() {
     assert!(a == b, "two runs differ");
 }
 
+#[test]
+fn another_world_is_not_written_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("world");
+    let options = Options { pictures: 12, ..Options::default() };
+    files::prepare(&path, &options, false).expect("a new folder");
+    let picture = path.join("images/000/000011.png");
+    std::fs::create_dir_all(picture.parent().unwrap()).unwrap();
+    std::fs::write(&picture, b"").unwrap();
+    files::prepare(&path, &options, false).expect("the same world");
+    assert!(picture.exists());
+
+    let fewer = Options { pictures: 5, ..options };
+    let said = files::prepare(&path, &fewer, false).unwrap_err().to_string();
+    assert!(said.contains("pictures 12 there, 5 now") && said.contains("--force"), "{said}");
+    files::prepare(&path, &fewer, true).expect("force");
+    assert!(!picture.exists(), "the other world's pictures are gone");
+
+    std::fs::write(dir.path().join("letter.txt"), b"mine").unwrap();
+    let said = files::prepare(dir.path(), &fewer, false).unwrap_err().to_string();
+    assert!(said.contains("not empty"), "{said}");
+    files::prepare(dir.path(), &fewer, true).expect("force");
+    assert!(dir.path().join("letter.txt").exists());
+}
+
 /// Not a test: figures and samples for a person, run with `--ignored --nocapture`; `WORLD_SHEET` names a PNG to write.
 #[test]
 #[ignore = "prints samples and speed"]
