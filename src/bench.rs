@@ -151,7 +151,12 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         let plan = kernels::Plan { types: kernels::types(types)?, settings, shapes: args.shapes };
         return kernels::run(&mut out, &plan, args.output);
     }
-    let tests = tests(&args)?;
+    run_model(&args, settings, &mut out)
+}
+
+/// Measures a model, and prints, saves and draws its rows.
+fn run_model(args: &Args, settings: Vec<Setting>, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
+    let tests = tests(args)?;
     let cache_type = DType::from_name(&args.cache_type)
         .filter(|t| matches!(t, DType::F16 | DType::F32 | DType::Q8_0))
         .ok_or_else(|| Usage(format!("--cache-type {}: f16, f32 or q8_0", args.cache_type)))?;
@@ -161,40 +166,29 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         record::append(path, &[])?;
     }
     let stopped = interrupt::install()?;
-    let model = match Model::find(&args, &stopped) {
+    let model = match Model::find(args, &stopped) {
         Err(error) if matches!(error.downcast_ref(), Some(pumice_quantize::Error::Cancelled)) => {
             terminal::note("stopped; nothing was measured");
             return Ok(ExitCode::from(interrupt::EXIT));
         }
         found => found?,
     };
-    let images = match (args.image, model.image_tokens) {
-        (Some(1..), None) => bail!(
-            "{}: has no vision part, so no picture can be measured; give --mmproj FILE, or leave out --image",
-            model.text.display()
-        ),
-        (None, None) => {
-            terminal::note("the model has no vision part: no rows of image, photo and second question");
-            0
-        }
-        (asked, _) => asked.map_or(1, usize::from),
-    };
+    let images = images(args, &model)?;
     let talk = Talk { images, cache_type, ops: args.ops, force: args.force };
     let plans = Plans { tests, cache_type, ops: args.ops, force: args.force };
-    let mut session = Session::new(settings, args.repetitions as usize, stopped, meter());
+    let mut session = Session::new(settings.clone(), args.repetitions as usize, stopped, meter());
     let each = session.settings.len() * session.repeats;
     session.expect(each * (plans.tests.len() + talk.tests()));
     measure(&mut session, &model, talk, &plans, !args.no_cold)?;
     let was_stopped = session.is_stopped();
-    let settings = session.settings.clone();
     let mut rows = session.finish(&common(&model, cache_type));
     let rates = if was_stopped { Vec::new() } else { roofline::measure(&settings)? };
     roofline::fill(&mut rows, &model, cache_type, &rates)?;
     if let Some(path) = &args.save {
         record::append(path, &rows)?;
     }
-    table::print(&mut out, &rows, args.output)?;
-    roofline::print(&mut out, &rates, args.output)?;
+    table::print(out, &rows, args.output)?;
+    roofline::print(out, &rates, args.output)?;
     out.flush()?;
     if let Some(path) = &args.plot {
         plot::write(path, &rows)?;
@@ -204,6 +198,21 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::from(interrupt::EXIT));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Pictures of the first question: as asked, else one where the model sees.
+fn images(args: &Args, model: &Model) -> anyhow::Result<usize> {
+    match (args.image, model.image_tokens) {
+        (Some(1..), None) => bail!(
+            "{}: has no vision part, so no picture can be measured; give --mmproj FILE, or leave out --image",
+            model.text.display()
+        ),
+        (None, None) => {
+            terminal::note("the model has no vision part: no rows of image, photo and second question");
+            Ok(0)
+        }
+        (asked, _) => Ok(asked.map_or(1, usize::from)),
+    }
 }
 
 /// All tests, in an order that keeps them from each other: first what wants an empty cache, last what wants a warm one.
