@@ -30,11 +30,18 @@ impl Column {
     }
 }
 
+/// What a line of the table is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Key<'a> {
+    model: &'a str,
+    test: &'a str,
+}
+
 /// The rows of some runs, by test and by column.
 struct Comparison<'a> {
     columns: Vec<Column>,
     /// Model and test, and a row for each column that has it.
-    tests: Vec<((&'a str, &'a str), Vec<Option<&'a Record>>)>,
+    tests: Vec<(Key<'a>, Vec<Option<&'a Record>>)>,
 }
 
 /// Prints the runs in `files` side by side; their rows.
@@ -70,9 +77,9 @@ impl<'a> Comparison<'a> {
                 columns.push(column);
             }
         }
-        let mut tests: Vec<((&str, &str), Vec<Option<&Record>>)> = Vec::new();
+        let mut tests: Vec<(Key<'a>, Vec<Option<&Record>>)> = Vec::new();
         for row in rows {
-            let (key, column) = ((row.model_type.as_str(), row.test.as_str()), Column::of(row));
+            let (key, column) = (Key { model: &row.model_type, test: &row.test }, Column::of(row));
             let at = columns.iter().position(|c| c.is(&column)).unwrap_or(0);
             let line = match tests.iter().position(|(k, _)| *k == key) {
                 Some(line) => line,
@@ -96,7 +103,7 @@ impl<'a> Comparison<'a> {
 
     fn grid(&self) -> Grid {
         let mut grid = Grid::default();
-        for ((model, test), rows) in &self.tests {
+        for (Key { model, test }, rows) in &self.tests {
             let mut line = Line::default();
             line.left("model", (*model).to_owned());
             line.right("test", (*test).to_owned());

@@ -341,7 +341,7 @@ mod tests {
             stddev_ns: 70_000_000,
             median_ns: 11_000_000_000,
             avg_ts: Some(46.514),
-            stddev_ts: Some(0.318),
+            stddev_ts: Some(0.324),
             median_ts: Some(46.5),
             ops: vec![OpTime {
                 op: "matmul".into(),
