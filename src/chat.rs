@@ -60,9 +60,10 @@ pub struct Args {
         allow_hyphen_values = true
     )]
     predict: i64,
-    /// Tokens that prompt, pictures and answers may take together (0: as many as the model was trained for).
-    #[arg(short = 'c', long = "ctx-size", value_name = "N", default_value_t = 2048)]
-    context: usize,
+    /// Tokens that prompt, pictures and answers may take together (0: as many as the model was trained for) [default: 2048, or
+    /// what the model was trained for where that is less].
+    #[arg(short = 'c', long = "ctx-size", value_name = "N")]
+    context: Option<usize>,
     /// Type of the KV cache: f16, f32 or q8_0 (half of f16's memory). llama.cpp's -ctk is understood too.
     #[arg(long = "cache-type", alias = "cache-type-k", value_name = "TYPE", default_value = "f16")]
     cache_type: String,
@@ -153,6 +154,9 @@ pub fn run(mut args: Args) -> anyhow::Result<ExitCode> {
 /// One question, one answer.
 fn ask_once(args: &Args, chat: &mut Chat, prompt: &str, stopped: &AtomicBool) -> anyhow::Result<ExitCode> {
     let pictures = args.image.iter().map(|path| chat.see(path)).collect::<Result<Vec<_>, _>>()?;
+    if pictures.is_empty() && chat.can_see() {
+        terminal::note("no picture is shown; --image PATH shows one");
+    }
     let mut out = io::stdout().lock();
     let mut text = String::new();
     let mut answer = chat.ask(prompt, &pictures)?;

@@ -15,7 +15,7 @@ use crate::terminal;
 
 const HELP: &str = "\
 /image PATH   show a picture (or drag its file here); the next question is about it. Of the demo's pictures: /image NUMBER
-/clear        forget the conversation (pictures stay known)
+/clear        forget what was said; the next question is about the same picture
 /regen        answer the last question again
 /stats        times, rates and how full the context is
 /help         this list
@@ -88,6 +88,8 @@ struct Session<'a> {
     stopped: &'a AtomicBool,
     /// Pictures that the next question is about.
     waiting: Vec<Seen>,
+    /// Pictures that this conversation is about already.
+    shown: Vec<Seen>,
     /// Counts and times before the last answer.
     before: Stats,
 }
@@ -100,7 +102,7 @@ pub fn run(
     stopped: &AtomicBool,
 ) -> anyhow::Result<ExitCode> {
     let before = *chat.stats();
-    let mut session = Session { chat, demo, stopped, waiting: Vec::new(), before };
+    let mut session = Session { chat, demo, stopped, waiting: Vec::new(), shown: Vec::new(), before };
     for path in &args.image {
         session.show(path)?;
     }
@@ -176,8 +178,12 @@ impl Session<'_> {
             }
             Line::Clear => {
                 self.chat.clear();
-                self.waiting.clear();
-                terminal::note("(forgotten)");
+                self.waiting.splice(..0, self.shown.drain(..));
+                terminal::note(match self.waiting.len() {
+                    0 => "(forgotten)",
+                    1 => "(forgotten; the next question is about the same picture)",
+                    _ => "(forgotten; the next question is about the same pictures)",
+                });
                 Ok(())
             }
             Line::NoPath => {
@@ -216,6 +222,7 @@ impl Session<'_> {
             anew = if self.chat.context().0 > 0 { "; the conversation begins anew" } else { "" };
             self.chat.clear();
             self.waiting.clear();
+            self.shown.clear();
         }
         self.waiting.push(picture);
         let spent = self.chat.stats().since(&before);
@@ -228,8 +235,11 @@ impl Session<'_> {
     fn ask(&mut self, text: &str) -> anyhow::Result<()> {
         self.stopped.store(false, Ordering::SeqCst);
         self.before = *self.chat.stats();
+        if self.waiting.is_empty() && self.shown.is_empty() && self.chat.can_see() {
+            terminal::note("(no picture is shown; /image PATH shows one)");
+        }
         let answer = self.chat.ask(text, &self.waiting)?;
-        self.waiting.clear();
+        self.shown.append(&mut self.waiting);
         print(answer)
     }
 

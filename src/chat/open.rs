@@ -15,7 +15,7 @@ use pumice_kernels::{
     Bytes, DType,
     cpu::{Cpu, CpuOptions, Isa},
 };
-use pumice_models::{gguf::File, plan::free_memory};
+use pumice_models::{config::LlamaConfig, gguf::File, plan::free_memory};
 use pumice_quantize::{FileType, synthetic::synthetic};
 use pumice_runtime::{
     chat::{Chat, Options},
@@ -46,6 +46,7 @@ pub fn open(args: &Args, model: &Model, cancel: Arc<AtomicBool>) -> anyhow::Resu
             folder.display()
         ),
         Model::File(path) | Model::Demo(Demo { model: path, .. }) => {
+            let options = Options { ctx: context(args, &File::open(path)?)?, ..options };
             Chat::open(path, Box::new(cpu), options)?
         }
         Model::Synthetic(shape) => {
@@ -58,6 +59,7 @@ pub fn open(args: &Args, model: &Model, cancel: Arc<AtomicBool>) -> anyhow::Resu
             };
             let bytes = synthetic(shape, file_type)?;
             let file = File::from_bytes(&format!("synthetic {shape}"), Bytes::new(bytes))?;
+            let options = Options { ctx: context(args, &file)?, ..options };
             Chat::from_files(&file, None, Box::new(cpu), options)?
         }
     };
@@ -85,7 +87,6 @@ fn options(args: &Args, model: &Model, cancel: Arc<AtomicBool>) -> anyhow::Resul
     Ok(Options {
         mmproj: args.mmproj.clone(),
         vision: !args.no_mmproj,
-        ctx: args.context,
         cache_type,
         memory: if args.force { None } else { free_memory() },
         template: args.template.clone(),
@@ -93,7 +94,20 @@ fn options(args: &Args, model: &Model, cancel: Arc<AtomicBool>) -> anyhow::Resul
         predict: usize::try_from(args.predict).ok(),
         sampling,
         cancel,
+        ..Options::default()
     })
+}
+
+/// Positions of the context. Past what a model was trained for it talks nonsense, so nobody gets there unasked and unwarned.
+fn context(args: &Args, text: &File) -> anyhow::Result<usize> {
+    let trained = LlamaConfig::read(text)?.context;
+    let Some(asked) = args.context else { return Ok(Options::default().ctx.min(trained)) };
+    if asked > trained {
+        terminal::note(&format!(
+            "-c {asked}: this model was trained for {trained} positions; what it says beyond them is not to be trusted"
+        ));
+    }
+    Ok(asked)
 }
 
 /// A seed that differs from run to run.

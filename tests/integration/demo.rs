@@ -50,6 +50,10 @@ fn a_picture_of_ones_own_or_none_is_taken_instead() {
     let blind = chat(&program, &["--no-mmproj"]);
     blind.succeeds();
     assert!(!blind.stderr.contains("1-shapes.png"), "{}", blind.stderr);
+    let unseeing = run(Command::new(&program)
+        .args(["chat", "-p", "What?", "-n", "2", "-m"])
+        .arg(program.parent().expect("a folder").join("models/demo/pumice-demo-q4_k_m.gguf")));
+    assert!(unseeing.stderr.contains("no picture is shown"), "{}", unseeing.stderr);
     chat(&program, &["--image", "absent.png"]).fails_with(&["absent.png"]);
 }
 
@@ -81,6 +85,26 @@ fn a_conversation_shows_its_pictures_by_number_one_at_a_time() {
         let at = rest.find(words).unwrap_or_else(|| panic!("no {words:?}, at its place, in: {stderr}"));
         rest = &rest[at + words.len()..];
     }
+}
+
+#[test]
+fn after_clear_the_next_question_is_about_the_same_picture() {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_pumice"))
+        .args(["chat", "-c", "2000"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    let lines = "What is in the picture?\n/clear\nWhat is in the picture?\n";
+    child.stdin.take().expect("a pipe").write_all(lines.as_bytes()).expect("a write");
+    let out = child.wait_with_output().expect("an end");
+    let (answers, stderr) = (String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+    let answers: Vec<&str> = answers.lines().collect();
+    assert!(answers.len() == 2 && answers[0] == answers[1], "{answers:?}");
+    assert!(stderr.contains("about the same picture"), "{stderr}");
+    assert!(stderr.contains("-c 2000") && stderr.contains("trained for 1024"), "{stderr}");
+    assert!(!stderr.contains("no picture is shown"), "{stderr}");
 }
 
 #[test]

@@ -387,3 +387,21 @@ fn a_path_that_is_no_model_is_refused() {
     std::fs::write(&text, "hello").unwrap();
     assert!(Source::open(&text, &SourceOptions::default()).is_err());
 }
+
+#[test]
+fn a_bundled_tower_is_what_the_checkpoint_says_of_it() {
+    let dir = tempfile::tempdir().unwrap();
+    copy("mlp336/bundled", &["config.json", "pytorch_model.bin", "tokenizer.model"], dir.path());
+    let heads = || {
+        let source = Source::open(dir.path(), &SourceOptions::default()).unwrap();
+        let heads = source.get("clip.vision.attention.head_count").cloned();
+        (heads, source.notes().iter().any(|note| note.contains("--vision-tower")))
+    };
+    assert_eq!(heads(), (Some(Value::U32(1)), true), "CLIP's heads are 64 wide, and so it is guessed");
+    let json =
+        |path: &Path| -> serde_json::Value { serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap() };
+    let mut config = json(&dir.path().join("config.json"));
+    config["vision_config"] = json(&golden("mlp336/clip/config.json"))["vision_config"].take();
+    std::fs::write(dir.path().join("config.json"), config.to_string()).unwrap();
+    assert_eq!(heads(), (Some(Value::U32(4)), false));
+}

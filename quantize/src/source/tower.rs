@@ -32,14 +32,16 @@ pub(super) fn read(
         None => JsonFile::open(checkpoint, "processor_config.json")?,
         found => found,
     };
-    if bundled && llava.ported {
-        return match config.get("vision_config") {
-            Some(value) => {
-                let json = Json { path: config.path, at: "vision_config.", value };
-                Vision::read(json, Defaults::Clip, own_processor.as_ref())
-            }
-            None => Vision::read(config, Defaults::Llava, own_processor.as_ref()),
-        };
+    // The authors' layout has a `vision_config` where `pumice-train` wrote it with the tower inside.
+    match config.get("vision_config") {
+        Some(value) if bundled && (llava.ported || given.is_none()) => {
+            let json = Json { path: config.path, at: "vision_config.", value };
+            return Vision::read(json, Defaults::Clip, own_processor.as_ref());
+        }
+        None if bundled && llava.ported => {
+            return Vision::read(config, Defaults::Llava, own_processor.as_ref());
+        }
+        _ => {}
     }
     let folder = match given.map(Path::to_path_buf).or_else(|| beside(checkpoint, llava)) {
         Some(folder) => folder,
@@ -115,7 +117,7 @@ fn from_tensors(
         ),
     })?;
     notes.push(format!(
-        "the bundled vision tower has no configuration: taken for a CLIP of {} heads",
+        "the bundled vision tower has no configuration: taken for a CLIP of {} heads, as CLIP's are 64 wide; --vision-tower FOLDER says otherwise",
         vision.heads
     ));
     Ok(vision)
