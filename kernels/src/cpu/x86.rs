@@ -103,10 +103,14 @@ impl Int8Isa for Avx512 {
         unsafe { gemv::dots::<F>(w, first, x, out) }
     }
 
+    fn shares_scale<F: Unpack>(self) -> bool {
+        F::BITS == 4
+    }
+
     fn several<F: Unpack>(self, pool: &Pool, scratch: &mut Scratch, w: Weights<'_>, p: Product<'_>) {
-        match F::BITS {
-            4 => passes::<BySlab, F>(BySlab(self), pool, scratch, w, p),
-            _ => passes::<ByBlock<Self>, F>(ByBlock(self), pool, scratch, w, p),
+        match self.shares_scale::<F>() {
+            true => passes::<BySlab, F>(BySlab(self), pool, scratch, w, p),
+            false => passes::<ByBlock<Self>, F>(ByBlock(self), pool, scratch, w, p),
         }
     }
 }
@@ -191,10 +195,14 @@ impl Int8Isa for Avx2 {
         unsafe { avx2::dots::<F>(w, first, x, out) }
     }
 
+    fn shares_scale<F: Unpack>(self) -> bool {
+        F::BITS < 8
+    }
+
     fn several<F: Unpack>(self, pool: &Pool, scratch: &mut Scratch, w: Weights<'_>, p: Product<'_>) {
-        match F::BITS {
-            8 => passes::<ByBlock<Self>, F>(ByBlock(self), pool, scratch, w, p),
-            _ => passes::<BySlabAvx2, F>(BySlabAvx2(self), pool, scratch, w, p),
+        match self.shares_scale::<F>() {
+            true => passes::<BySlabAvx2, F>(BySlabAvx2(self), pool, scratch, w, p),
+            false => passes::<ByBlock<Self>, F>(ByBlock(self), pool, scratch, w, p),
         }
     }
 }
@@ -279,10 +287,14 @@ impl Int8Isa for Avx2Vnni {
         Int8Isa::dots::<F>(self.0, w, first, x, out);
     }
 
+    fn shares_scale<F: Unpack>(self) -> bool {
+        F::BITS == 4
+    }
+
     fn several<F: Unpack>(self, pool: &Pool, scratch: &mut Scratch, w: Weights<'_>, p: Product<'_>) {
-        match F::BITS {
-            4 => passes::<BySlabVnni, F>(BySlabVnni(self), pool, scratch, w, p),
-            _ => passes::<ByBlock<Self>, F>(ByBlock(self), pool, scratch, w, p),
+        match self.shares_scale::<F>() {
+            true => passes::<BySlabVnni, F>(BySlabVnni(self), pool, scratch, w, p),
+            false => passes::<ByBlock<Self>, F>(ByBlock(self), pool, scratch, w, p),
         }
     }
 }

@@ -6,6 +6,7 @@
 //! the panels pass by. One token: a dot per weight row, two distant rows at a time, because two streams of memory
 //! are faster than one.
 
+use super::pack::quantize_to;
 use super::{
     PANEL, Product, Record, SLAB, Scratch, Unpack, Weights, chunk_of, dot_rows, pass_tokens, piece_rows,
     store, with_scratch,
@@ -75,6 +76,12 @@ pub(crate) trait Int8Isa: Copy + Sync {
 
     /// `out[i]` = row `first` + i times x.
     fn dots<F: Unpack>(self, w: Weights<'_>, first: usize, x: &[ActSlab], out: &mut [f32]);
+
+    /// Whether a token's activations share a scale per 256 columns here, not per 32. It is one answer for one token and for several, so that a
+    /// position computed again, among others or alone, comes out the same but for roundings.
+    fn shares_scale<F: Unpack>(self) -> bool {
+        false
+    }
 
     /// The product of several tokens, in the way that is best here: by default [`ByBlock`].
     fn several<F: Unpack>(self, pool: &Pool, scratch: &mut Scratch, w: Weights<'_>, p: Product<'_>) {
@@ -230,7 +237,7 @@ fn one_token<I: Int8Isa, F: Unpack>(
 ) {
     let x = scratch.x.get::<ActSlab>(p.k.div_ceil(SLAB));
     for (slab, x) in x.iter_mut().zip(p.x.chunks(SLAB)) {
-        *slab = act_slab::<F>(x);
+        *slab = act_slab::<F>(x, isa.shares_scale::<F>());
     }
     let x = &*x;
     pool.tiles(p.out, p.m, (1, dot_rows(p.m, pool.threads())), &|_, mut tile| {
@@ -243,10 +250,11 @@ fn one_token<I: Int8Isa, F: Unpack>(
     });
 }
 
-fn act_slab<F: Unpack>(x: &[f32]) -> ActSlab {
+fn act_slab<F: Unpack>(x: &[f32], shared: bool) -> ActSlab {
     let mut slab: ActSlab = bytemuck::Zeroable::zeroed();
+    let largest = x.iter().fold(0, |m, x| m.max(x.to_bits() & 0x7fff_ffff));
     for (i, x) in x.as_chunks::<32>().0.iter().enumerate() {
-        let act = ActBlock::new(x);
+        let act = if shared { quantize_to(x, f32::from_bits(largest)) } else { ActBlock::new(x) };
         slab.q[32 * i..32 * i + 32].copy_from_slice(&act.q);
         slab.d[i] = act.d;
         slab.sum[i] = act.d * act.sum as f32;

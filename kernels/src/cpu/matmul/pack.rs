@@ -14,7 +14,12 @@ use crate::quant::ActBlock;
 /// [`ActBlock::new`], to be inlined where vectors are enabled; a test holds them equal to the bit.
 #[inline(always)]
 pub(crate) fn quantize(x: &[f32; 32]) -> ActBlock {
-    let amax = f32::from_bits(x.iter().fold(0, |m, v| m.max(v.to_bits() & 0x7fff_ffff)));
+    quantize_to(x, f32::from_bits(x.iter().fold(0, |m, v| m.max(v.to_bits() & 0x7fff_ffff))))
+}
+
+/// The same with the scale of `amax`, which no magnitude exceeds.
+#[inline(always)]
+pub(super) fn quantize_to(x: &[f32; 32], amax: f32) -> ActBlock {
     let inverse = 127.0 / amax;
     if !inverse.is_finite() || !amax.is_finite() {
         return ActBlock { d: if amax.is_finite() { 0.0 } else { f32::NAN }, ..ActBlock::ZERO };

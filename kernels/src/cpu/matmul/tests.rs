@@ -74,8 +74,8 @@ fn magnitude(case: &Case, w: &[f32], x: &[f32]) -> f64 {
     sums.sum()
 }
 
-/// Columns whose activations share a scale where a product has several tokens.
-fn shared(dtype: DType, isa: Isa, n: usize) -> usize {
+/// Columns whose activations share a scale.
+fn shared(dtype: DType, isa: Isa) -> usize {
     let four_bits = matches!(dtype, DType::Q4_0 | DType::Q4_1 | DType::Q4_K);
     let more_bits = matches!(dtype, DType::Q5_0 | DType::Q5_1 | DType::Q5_K | DType::Q6_K);
     let by_slab = match isa.name() {
@@ -83,7 +83,7 @@ fn shared(dtype: DType, isa: Isa, n: usize) -> usize {
         "avx2" => four_bits || more_bits,
         _ => false,
     };
-    if n > 1 && by_slab { SLAB } else { 32 }
+    if by_slab { SLAB } else { 32 }
 }
 
 /// What a kernel that sums slabs in integers computes (x86/slab.rs, x86/avx2/slab.rs), and what it may differ by: Σ w·q·d with codes q of 256
@@ -129,7 +129,7 @@ fn check(case: &Case, rng: &mut Rng) {
                 let (w, x) = (&dequantized[row * k..][..k], &x[token * k..][..k]);
                 let (got, mut expected) = (got[token * m + row], f64::from(expected[token * m + row]));
                 let mut bound = 2.0 * additions as f64 * 2f64.powi(-24) * (magnitude(case, w, x) + 1.0);
-                if shared(dtype, isa, n) == SLAB {
+                if shared(dtype, isa) == SLAB {
                     let (sum, steps) = by_slab(dtype, w, x);
                     expected = sum + f64::from(bias.map_or(0.0, |bias| bias[row]));
                     bound += steps;
