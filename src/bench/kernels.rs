@@ -344,7 +344,7 @@ mod tests {
         assert!(cell.limit == "int8" && near(cell.limit_share, cell.ops / 1e9), "{cell:?}");
         let text = |format| {
             let mut out = Vec::new();
-            print(&mut out, &[rates], &[cell.clone()], format).unwrap();
+            print(&mut out, &[rates], std::slice::from_ref(&cell), format).unwrap();
             String::from_utf8(out).unwrap()
         };
         assert!(text(Format::Table).contains(" *  "), "{}", text(Format::Table));
