@@ -100,7 +100,10 @@ fn drawn_numbers_are_normal() {
 fn another_models_shape_keeps_its_names_and_words_and_none_of_its_weights() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("tiny.gguf");
-    std::fs::write(&path, synthetic("tiny", FileType::Q8_0).unwrap()).unwrap();
+    let golden = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/mlp336/hf");
+    let golden = Source::open(&golden, &crate::SourceOptions::default()).unwrap();
+    let bytes = run_in_memory(&golden, &Options::new(Recipe::new(FileType::Q8_0)), &()).unwrap();
+    std::fs::write(&path, bytes).unwrap();
     let source = Source::open(&path, &crate::SourceOptions::default()).unwrap();
     let (names, words) = (
         source.tensors.iter().map(|t| (t.name.clone(), t.dims.clone())).collect::<Vec<_>>(),
