@@ -10,6 +10,7 @@ mod flags;
 mod launch;
 mod lm;
 mod pretrain;
+mod resume;
 mod run;
 mod sqa;
 mod start;
@@ -96,6 +97,7 @@ pub fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) if terminal::is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
+            start::let_the_first_speak(&error);
             terminal::error(&error);
             match error.downcast_ref::<Error>() {
                 Some(Error::Config(_)) => ExitCode::from(2),

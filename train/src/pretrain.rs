@@ -55,6 +55,12 @@ impl Run {
         self.out.join("model")
     }
 
+    /// What its checkpoints keep of it; seed and batch decide the order of the data.
+    pub fn settings(&self) -> Value {
+        let kind = if self.kind == Kind::BFloat16 { "bf16" } else { "f32" };
+        json!({"steps": self.steps, "batch": self.batch, "lr": self.lr, "kind": kind, "seed": self.seed})
+    }
+
     fn options(&self) -> Options {
         Options {
             kind: self.kind,
@@ -73,6 +79,7 @@ impl Run {
             keep: 1,
             folder: Some(self.out.clone()),
             watch: Watch::default(),
+            settings: self.settings(),
         }
     }
 }

@@ -7,6 +7,7 @@
 #include <ATen/DeviceAccelerator.h>
 #include <c10/core/DeviceGuard.h>
 #include <c10/util/Exception.h>
+#include <c10/util/Logging.h>
 #include <dlfcn.h>
 #include <cstring>
 #include <stdexcept>
@@ -94,6 +95,7 @@ void pumice_free(void* p) { free(p); }
 
 int pumice_store_new(const char* host, uint16_t port, int server, int64_t timeout, Store** out, uint16_t* bound) {
   return guard([&] {
+    c10::initLogging();  // reads TORCH_CPP_LOG_LEVEL
     c10d::TCPStoreOptions options;
     options.port = port;
     options.isServer = server;

@@ -252,6 +252,21 @@ fn ctrl_c_saves_and_ends() {
 }
 
 #[test]
+fn ranks_that_are_stopped_did_not_fail_and_a_wrong_setting_is_said_once() {
+    let yard = Yard::new();
+    let args = format!("launch 2 -- {}", tune("out", "--steps 100000 --save-every 0"));
+    let mut child = yard.command(&args).spawn().expect("the program");
+    yard.wait(&mut child, "out", 2);
+    tell(&mut child, Signal::Interrupt);
+    let said = said(&args, child.wait_with_output().expect("its end"), 130);
+    assert!(!said.contains("failed") && !said.contains("socket.cpp"), "{said}");
+    assert_eq!(yard.checkpoints("out").len(), 1);
+
+    let said = yard.run(&format!("launch 2 -- {}", tune("other", "--steps 1 --lr 0")), 2);
+    assert_eq!(said.matches("lr = 0").count(), 1, "{said}");
+}
+
+#[test]
 fn rows_that_cannot_be_learned_are_named_and_left_out() {
     let yard = Yard::new();
     let mut rows: Vec<Value> = (0..8).map(row).collect();
@@ -271,12 +286,38 @@ fn rows_that_cannot_be_learned_are_named_and_left_out() {
         "1 row: picture broken",
         "1 row: speakers out of turn",
         "1 row: empty text",
-        "1 row: file cut off inside its array",
+        "1 row: cut off: the file ends inside its array",
         "id \"4\"",
     ] {
         assert!(said.contains(part), "{part}\n{said}");
     }
     assert_eq!(yard.log("out")[1]["skipped_rows"], 5);
+    let warned = said.matches("warning: data.json row 7").count();
+    assert_eq!(
+        (warned, said.contains("all that follows byte")),
+        (2, true),
+        "at the start and at the end\n{said}"
+    );
+}
+
+#[test]
+fn other_settings_are_told_and_another_order_of_the_data_is_refused() {
+    let yard = Yard::new();
+    yard.run(&tune("out", "--steps 2 --lr 1e-3"), 0);
+    let said = yard.run(&tune("out", "--steps 4 --lr 1e-4 --seed 7"), 2);
+    assert!(said.contains("seed 42 then, 7 now") && said.contains("--out"), "{said}");
+    yard.write("other.json", &Value::from((0..9).map(row).collect::<Vec<_>>()).to_string());
+    let said = yard.run(&tune("out", "--steps 4").replace("data.json", "other.json"), 2);
+    assert!(said.contains("data_bytes"), "{said}");
+    assert_eq!(yard.losses("out").len(), 2);
+    // The same rows under another name are the same.
+    fs::rename(yard.path("data.json"), yard.path("moved.json")).expect("a file");
+    let said = yard.run(&tune("out", "--steps 4 --lr 1e-4").replace("data.json", "moved.json"), 0);
+    for part in
+        ["lr 0.001 then, 0.0001 now", "steps 2 then, 4 now", "moved.json", "goes on after step 2 of 4"]
+    {
+        assert!(said.contains(part), "{part}\n{said}");
+    }
 }
 
 #[test]
@@ -302,6 +343,13 @@ fn what_cannot_run_says_why() {
         vec![("model.mm_projector.weight".into(), narrow), ("model.mm_projector.bias".into(), bias)];
     let file = yard.path("narrow.safetensors");
     pumice_train::model::checkpoint::write_tensors(&file, projector, tch::Kind::Float).expect("a file");
+    let float = (tch::Kind::Float, tch::Device::Cpu);
+    let linear = vec![
+        ("model.mm_projector.weight".into(), tch::Tensor::zeros([64, 64], float)),
+        ("model.mm_projector.bias".into(), tch::Tensor::zeros([64], float)),
+    ];
+    let file = yard.path("linear.safetensors");
+    pumice_train::model::checkpoint::write_tensors(&file, linear, tch::Kind::Float).expect("a file");
     yard.write("typo.toml", "learning_rate = 1e-5\n");
     yard.write("empty.json", "[]");
     // No row of text, which would take the place of one whose picture is missing.
@@ -312,6 +360,24 @@ fn what_cannot_run_says_why() {
     for (args, code, parts) in [
         (args.replace("--model lm", "--model wide"), 1, ["q_proj", "[64, 64]", "[64, 128]"]),
         (args.replace(&clip, "tower"), 1, ["position_embedding", "[37, 64]", "[65, 64]"]),
+        (
+            format!("{args} --projector-type mlp2x_gelu --projector narrow.safetensors"),
+            1,
+            ["mm_projector", "[32, 64]", "[64, 64]"],
+        ),
+        (
+            format!("{args} --projector-type mlp2x_gelu --projector linear.safetensors"),
+            2,
+            ["--projector-type mlp2x_gelu", "linear.safetensors", "is linear"],
+        ),
+        (
+            args.replace("--model lm", &format!("--model {clip}")),
+            1,
+            ["this is a CLIP", "--model", "--vision-tower"],
+        ),
+        (args.replace("--out out", "--out data.json"), 2, ["--out", "data.json", "a file"]),
+        (args.replace("data.json", "images"), 2, ["--data", "images", "a folder"]),
+        ("export lm other --layout authors".into(), 2, ["--vision-tower", "no vision tower", ""]),
         (format!("{args} --projector narrow.safetensors"), 1, ["mm_projector", "[32, 64]", "[64, 64]"]),
         (format!("{args} --config typo.toml"), 2, ["typo.toml", "learning_rate", "setting"]),
         (args.replace("--model lm", ""), 2, ["model", "--model", "--config"]),

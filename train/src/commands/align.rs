@@ -6,7 +6,7 @@ use pumice_train::{
     Error, Result,
     engine::ranks::place::Place,
     recipe::{
-        Layered, Preset, Stage,
+        Layered, Preset, Source, Stage,
         estimate::{Corpus, Machine, Plan, Shape},
     },
 };
@@ -76,11 +76,12 @@ pub fn run(stage: Stage, args: Args) -> anyhow::Result<ExitCode> {
     }
     let recipe = &recipe;
     let shape = Shape::of(args.preset).read(recipe.model.as_deref(), recipe.vision_tower.as_deref())?;
+    let asked = layered.sources.get("projector_type").is_some_and(|source| *source != Source::Preset);
     if !args.show_config {
         return if args.synthetic {
             synthetic::run(recipe, &shape, args.preset)
         } else {
-            run::run(recipe, &shape)
+            run::run(recipe, &shape, asked)
         };
     }
     let corpus = match &recipe.data {

@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::Context;
-use pumice_train::engine::ranks::launch;
+use pumice_train::engine::ranks::launch::{self, Ended};
 
 #[derive(clap::Args)]
 #[command(after_help = "\
@@ -37,6 +37,10 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     ctrlc::set_handler(move || flags.iter().for_each(|flag| flag.store(true, Ordering::Relaxed)))
         .context("Ctrl-C cannot be caught")?;
     let program = std::env::current_exe().context("this program's own path is not known")?;
-    launch::run(args.ranks, program.as_os_str(), &args.command, &stop)?;
-    Ok(ExitCode::from(if stopped.load(Ordering::Relaxed) { 130 } else { 0 }))
+    // Ranks wait for each other in steps of a second, and libtorch warns of every one.
+    let quiet = [("TORCH_CPP_LOG_LEVEL", "ERROR")];
+    let quiet = if std::env::var_os(quiet[0].0).is_some() { &[] } else { &quiet[..] };
+    let ended = launch::run(args.ranks, program.as_os_str(), &args.command, quiet, &stop)?;
+    let stopped = ended == Ended::Stopped || stopped.load(Ordering::Relaxed);
+    Ok(ExitCode::from(if stopped { 130 } else { 0 }))
 }

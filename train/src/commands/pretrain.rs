@@ -10,7 +10,7 @@ use pumice_train::{
 };
 use tch::Device;
 
-use super::{devices, run, watch::Watch};
+use super::{devices, resume, run, watch::Watch};
 
 /// Flags of both.
 #[derive(clap::Args)]
@@ -71,9 +71,11 @@ impl Flags {
     /// Terminal and logs; `flops` is what a token takes, forward and backward.
     ///
     /// # Errors
-    /// A log cannot be opened.
+    /// A log cannot be opened, or the checkpoint there was made with another seed or batch.
     pub fn watch(&self, run: &Run, flops: f64) -> anyhow::Result<Watch> {
         let machine = devices::found(run.device, self.kind, 1)?;
+        resume::is_folder(&run.out)?;
+        resume::check(&run.settings(), &run.out, &["seed", "batch"], true)?;
         let next = checkpoints(&run.out)?.last().map_or(1, |(step, _)| step + 1);
         let to: Observers = run::observers(Some(&run.out), next, Some(machine.peak))?;
         Watch::new(Box::new(move |tokens, _| tokens * flops), 1, to)

@@ -36,7 +36,7 @@ use pumice_train::{
 use serde_json::{Value, json};
 use tch::{Device, Kind};
 
-use super::{devices, student, terminal, watch::Watch};
+use super::{devices, resume, student, terminal, watch::Watch};
 
 /// This rank's place and device.
 pub struct Here {
@@ -106,8 +106,8 @@ pub fn engine<S: Stack>(recipe: &Recipe, stack: S, here: &Here) -> Result<Engine
     or_full(Error::ModelMemory, || Engine::new(stack, world.ranks, options, &group))
 }
 
-/// What the trainer does over `steps` steps.
-pub fn plan(recipe: &Recipe, steps: u64, folder: Option<&Path>) -> Plan {
+/// What the trainer does over `steps` steps; `settings` are kept in its checkpoints.
+pub fn plan(recipe: &Recipe, steps: u64, folder: Option<&Path>, settings: Value) -> Plan {
     let shape = match recipe.schedule {
         recipe::Schedule::Cosine => schedule::Shape::Cosine { floor: 0.0 },
         recipe::Schedule::Constant => schedule::Shape::Constant,
@@ -118,6 +118,7 @@ pub fn plan(recipe: &Recipe, steps: u64, folder: Option<&Path>) -> Plan {
         keep: recipe.keep as usize,
         folder: folder.map(Path::to_owned),
         watch: Alarm::default(),
+        settings,
     }
 }
 
@@ -139,14 +140,25 @@ pub fn observers(out: Option<&Path>, first: u64, peak: Option<f64>) -> Result<Ob
 }
 
 /// Trains a stage on files, from the newest checkpoint in `out` if there is one, and writes the result there.
-pub fn run(recipe: &Recipe, shape: &Shape) -> anyhow::Result<ExitCode> {
+/// `asked`: the projector's type was set by a person, not by the preset.
+pub fn run(recipe: &Recipe, shape: &Shape, asked: bool) -> anyhow::Result<ExitCode> {
     recipe.check()?;
     let model = wanted("model", &recipe.model)?;
-    wanted("data", &recipe.data)?;
+    let data = wanted("data", &recipe.data)?;
     let out = wanted("out", &recipe.out)?;
+    resume::is_folder(out)?;
+    if data.is_dir() {
+        return Err(
+            Error::Config(format!("--data {}: a folder; LLaVA's JSON is a file", data.display())).into()
+        );
+    }
     let here = Here::new(recipe)?;
+    resume::check(&resume::settings(recipe)?, out, resume::OF_A_STAGE, here.place.rank == 0)?;
     tch::manual_seed(recipe.seed as i64);
     let llava = student::open(recipe, model)?;
+    if asked {
+        student::is_as_asked(recipe, &llava)?;
+    }
     let learned = recipe.projector.is_some() || is_llava(&Folder::open(model)?.config()?);
     if here.place.rank == 0 && recipe.stage != Stage::Align && !learned {
         terminal::note(
@@ -190,10 +202,16 @@ fn train<S: Stack<Batch = data::Batch>>(
     if first && !report.is_clean() {
         terminal::note(&format!("{}: {} rows left out\n{report}", data.display(), report.skipped()));
     }
+    let cut_off =
+        || report.cut().iter().for_each(|cut| terminal::warning(&format!("{cut}: get the whole file")));
+    if first {
+        cut_off();
+    }
     let left_out = report.skipped() as u64;
     let steps = recipe.total_steps(rows.len() as u64);
     let peak = devices::found(here.device, recipe.kind, ranks)?.peak * ranks as f64;
-    let mut trainer = Trainer::new(engine(recipe, stack, here)?, plan(recipe, steps, Some(out)));
+    let mut trainer =
+        Trainer::new(engine(recipe, stack, here)?, plan(recipe, steps, Some(out), resume::settings(recipe)?));
     trainer.resume()?;
     // By steps, not by what this rank took: a resumed run may have another number of ranks.
     let (done, epoch) = (trainer.engine.steps(), recipe.steps_per_epoch(rows.len() as u64).max(1));
@@ -209,10 +227,13 @@ fn train<S: Stack<Batch = data::Batch>>(
     let mut watch = watch(recipe, shape, here, &trainer, peak)?;
     let mut batches = Batches { loader, left_out, skipped: watch.skipped.clone() };
     let done = trainer.run(&mut batches, &mut watch)?;
-    let report = batches.loader.report();
-    if !report.is_clean() {
+    let unusable = batches.loader.report();
+    if !unusable.is_clean() {
         let rank = if ranks > 1 { format!("rank {}: ", here.place.rank) } else { String::new() };
-        terminal::note(&format!("{rank}{} rows could not be used\n{report}", report.skipped()));
+        terminal::note(&format!("{rank}{} rows could not be used\n{unusable}", unusable.skipped()));
+    }
+    if first {
+        cut_off();
     }
     if done < steps {
         return Ok(false);

@@ -1,6 +1,9 @@
 //! Before anything runs: is the libtorch that was loaded the one this program was built for?
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use pumice_train::Error;
 
@@ -20,6 +23,18 @@ pub fn check_libtorch() -> anyhow::Result<()> {
         lib.display()
     ))
     .into())
+}
+
+/// How long the first rank has to say what is wrong with the settings.
+const FIRST: Duration = Duration::from_secs(2);
+
+/// Waits where this is not the first rank and its settings are wrong: most likely they are so for all, and `launch` ends the others when the first
+/// has said it. What concerns this rank alone is said after the wait.
+pub fn let_the_first_speak(error: &anyhow::Error) {
+    let rank = std::env::var("RANK").ok().and_then(|rank| rank.parse::<usize>().ok());
+    if rank.is_some_and(|rank| rank > 0) && matches!(error.downcast_ref(), Some(Error::Config(_))) {
+        std::thread::sleep(FIRST);
+    }
 }
 
 /// The folder of the libtorch_cpu that this process loaded, where the system tells.

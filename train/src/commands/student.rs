@@ -25,10 +25,7 @@ pub fn open(recipe: &Recipe, path: &Path) -> Result<Llava> {
     let load = Load {
         vision_tower: recipe.vision_tower.clone(),
         projector: recipe.projector.clone(),
-        fresh: Some(match recipe.projector_type {
-            recipe::ProjectorType::Linear => Projector::Linear,
-            recipe::ProjectorType::Mlp2xGelu => Projector::Mlp(2),
-        }),
+        fresh: Some(fresh(recipe.projector_type)),
         pad: Some(recipe.image_aspect_ratio == recipe::AspectRatio::Pad),
     };
     let mut model = checkpoint::load(path, &load)?;
@@ -38,6 +35,31 @@ pub fn open(recipe: &Recipe, path: &Path) -> Result<Llava> {
         vision.template = Some(recipe.template.format().into());
     }
     Ok(model)
+}
+
+/// Refuses a projector that is there already and of another type than `projector_type`, which a new one would get.
+///
+/// # Errors
+/// It is.
+pub fn is_as_asked(recipe: &Recipe, model: &Llava) -> Result<()> {
+    let wanted = fresh(recipe.projector_type);
+    let Some(found) = model.config.vision.as_ref().map(|vision| vision.projector).filter(|p| *p != wanted)
+    else {
+        return Ok(());
+    };
+    let from = recipe.projector.as_ref().or(recipe.model.as_ref()).map(|path| path.display().to_string());
+    Err(Error::Config(format!(
+        "--projector-type {wanted} is asked for, but the projector in {} is {found}; leave out --projector-type, or the projector",
+        from.unwrap_or_default()
+    )))
+}
+
+/// The projector that begins anew.
+fn fresh(kind: recipe::ProjectorType) -> Projector {
+    match kind {
+        recipe::ProjectorType::Linear => Projector::Linear,
+        recipe::ProjectorType::Mlp2xGelu => Projector::Mlp(2),
+    }
 }
 
 /// `model` on its device, with the units of the recipe's stage trainable.

@@ -51,7 +51,8 @@ fn measure<S: Stack<Batch = Batch>>(
     let peak = machine.peak * ranks as f64;
     let engine = run::engine(recipe, stack, here)?;
     let mut noise = Noise::new(recipe, shape, preset);
-    let mut trainer = Trainer::new(engine, run::plan(recipe, recipe.steps.unwrap_or(STEPS), None));
+    let mut trainer =
+        Trainer::new(engine, run::plan(recipe, recipe.steps.unwrap_or(STEPS), None, Value::Null));
     let to = if here.place.rank == 0 { run::observers(None, 1, Some(peak))? } else { Observers::default() };
     let mut watch = Watch::of_stage(recipe, shape, ranks, to)?;
     trainer.run(&mut noise, &mut watch)?;

@@ -22,6 +22,12 @@ pub fn error(error: &anyhow::Error) {
     }
 }
 
+/// `warning: …`: nothing failed, but somebody should know.
+pub fn warning(text: &str) {
+    let (on, off) = if colours() { ("\x1b[1;33m", "\x1b[0m") } else { ("", "") };
+    let _ = writeln!(io::stderr().lock(), "{on}warning{off}: {text}");
+}
+
 /// A quiet line.
 pub fn note(text: &str) {
     let (on, off) = if colours() { ("\x1b[2m", "\x1b[0m") } else { ("", "") };

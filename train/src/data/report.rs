@@ -49,7 +49,7 @@ impl Reason {
     pub fn text(self) -> &'static str {
         match self {
             Self::BrokenJson => "not readable as a row of JSON",
-            Self::CutFile => "file cut off inside its array",
+            Self::CutFile => "cut off: the file ends inside its array, and what follows is missing",
             Self::NoConversation => "no conversations",
             Self::Roles => "speakers out of turn",
             Self::EmptyText => "empty text",
@@ -110,6 +110,11 @@ impl Report {
     /// Rows left out.
     pub fn skipped(&self) -> usize {
         self.reasons.iter().filter(|(reason, _)| reason.skips()).map(|(_, tally)| tally.rows.len()).sum()
+    }
+
+    /// What is said of files that end inside their array: with how many rows nobody knows, so their number is no measure.
+    pub fn cut(&self) -> &[String] {
+        self.reasons.get(&Reason::CutFile).map_or(&[], |tally| tally.examples.as_slice())
     }
 
     /// Whether nothing was wrong.

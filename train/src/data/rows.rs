@@ -145,7 +145,11 @@ impl Rows {
                     }
                 },
                 Found::Garbage { what, .. } => report.add(place.fault("", Reason::BrokenJson, what)),
-                Found::Cut { what, .. } => report.add(place.fault("", Reason::CutFile, what)),
+                Found::Cut { what, .. } => report.add(place.fault(
+                    "",
+                    Reason::CutFile,
+                    format!("{what}; all that follows byte {offset} is missing"),
+                )),
             }
         }
         self.sources.push(Source { path: path.into(), file: Mutex::new(open(path)?) });
@@ -206,14 +210,14 @@ struct RawTurn {
 }
 
 #[derive(Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "`id` is neither a text nor a whole number")]
 enum Id {
     Text(String),
     Number(i64),
 }
 
 #[derive(Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "`image` is neither the name of a picture nor a list of names")]
 enum Images {
     One(String),
     Many(Vec<String>),

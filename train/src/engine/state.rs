@@ -31,8 +31,46 @@ struct Common {
 
 /// Raised when the layout changes.
 const FORMAT: u32 = 1;
+/// The file of what is common.
+const STATE: &str = "state.json";
 /// Elements on their way between tensor and file: 16 MiB, enough for a disk and nothing beside a model.
 const PIECE: i64 = 1 << 22;
+
+impl Common {
+    fn read(checkpoint: &Path) -> Result<Self> {
+        let path = checkpoint.join(STATE);
+        let text = fs::read_to_string(&path).map_err(Error::io(&path))?;
+        serde_json::from_str(&text).map_err(|e| broken(&path, &format!("not a training state: {e}")))
+    }
+}
+
+/// What the caller had saved with the newest complete checkpoint in `folder`, without loading it; `None` where there is none.
+///
+/// # Errors
+/// Its `state.json` is damaged.
+pub fn newest(folder: &Path) -> Result<Option<Value>> {
+    let Some((_, path)) = checkpoints(folder)?.pop() else { return Ok(None) };
+    Ok(Some(Common::read(&path).map_err(|e| damaged(folder, e))?.caller))
+}
+
+/// `error` of the newest checkpoint in `folder`, with what to do about it.
+fn damaged(folder: &Path, error: Error) -> Error {
+    let mut all = checkpoints(folder).unwrap_or_default();
+    let newest = all.pop().map_or_else(|| folder.to_owned(), |(_, path)| path);
+    let then = match all.pop() {
+        Some((_, path)) => format!("goes on from {}", path.display()),
+        None => "begins anew".into(),
+    };
+    let (path, what) = match error {
+        Error::Io { path, source } => (path, source.to_string()),
+        Error::Checkpoint { path, reason } => (path, reason),
+        // Of the device, or of another rank: no fault of the file's.
+        other => return other,
+    };
+    let reason =
+        format!("{what}; the checkpoint is damaged: delete {}, and the run then {then}", newest.display());
+    Error::Checkpoint { path, reason }
+}
 
 impl<S: Stack> Engine<S> {
     /// Writes a checkpoint into `folder` and removes all but the newest `keep` (0 keeps all). All ranks together; it fails on all of them or on none.
@@ -60,20 +98,26 @@ impl<S: Stack> Engine<S> {
     /// Continues from the newest complete checkpoint in `folder` and gives back what the caller had saved; `None` where there is none.
     ///
     /// # Errors
-    /// A checkpoint that cannot be read or is of another model.
+    /// A checkpoint that is of another model, or damaged: the message names the one before it.
     pub fn resume(&mut self, folder: &Path) -> Result<Option<Value>> {
-        match checkpoints(folder)?.pop() {
-            Some((_, path)) => self.load(&path).map(Some),
-            None => Ok(None),
-        }
+        let Some((_, path)) = checkpoints(folder)?.pop() else { return Ok(None) };
+        let common = Common::read(&path).map_err(|e| damaged(folder, e))?;
+        self.fits(&common, &path)?;
+        self.fill(&common, &path).map_err(|e| damaged(folder, e))?;
+        Ok(Some(common.caller))
     }
 
     /// As [`resume`](Self::resume), from that very checkpoint.
     pub fn load(&mut self, checkpoint: &Path) -> Result<Value> {
-        let path = checkpoint.join("state.json");
-        let text = fs::read_to_string(&path).map_err(Error::io(&path))?;
-        let common: Common =
-            serde_json::from_str(&text).map_err(|e| broken(&path, &format!("not a training state: {e}")))?;
+        let common = Common::read(checkpoint)?;
+        self.fits(&common, checkpoint)?;
+        self.fill(&common, checkpoint)?;
+        Ok(common.caller)
+    }
+
+    /// Refuses what this engine cannot take.
+    fn fits(&self, common: &Common, checkpoint: &Path) -> Result<()> {
+        let path = checkpoint.join(STATE);
         if common.format != FORMAT {
             return Err(broken(
                 &path,
@@ -90,6 +134,11 @@ impl<S: Stack> Engine<S> {
                 ),
             ));
         }
+        Ok(())
+    }
+
+    /// Takes weights, moments and step.
+    fn fill(&mut self, common: &Common, checkpoint: &Path) -> Result<()> {
         let mut files = Vec::new();
         for rank in 0..common.ranks {
             files.push(ShardFile::open(&checkpoint.join(rank_file(rank)))?);
@@ -102,8 +151,7 @@ impl<S: Stack> Engine<S> {
         }
         self.step = common.step;
         self.losses.clear();
-        self.publish()?;
-        Ok(common.caller)
+        self.publish()
     }
 
     /// Writes what is common and gives the folder its name.
@@ -115,7 +163,7 @@ impl<S: Stack> Engine<S> {
             units: self.shards.iter().map(|s| (s.name.clone(), s.numel)).collect(),
             caller: caller.clone(),
         };
-        let path = partial.join("state.json");
+        let path = partial.join(STATE);
         let mut file = File::create(&path).map_err(Error::io(&path))?;
         serde_json::to_writer(&mut file, &common).map_err(|e| Error::io(&path)(e.into()))?;
         file.sync_all().map_err(Error::io(&path))?;
@@ -145,7 +193,7 @@ pub fn checkpoints(folder: &Path) -> Result<Vec<(u64, PathBuf)>> {
         let path = entry.map_err(Error::io(folder))?.path();
         let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
         if let Some(step) = name.strip_prefix("step-").and_then(|n| n.parse().ok())
-            && path.join("state.json").is_file()
+            && path.join(STATE).is_file()
         {
             list.push((step, path));
         }
@@ -291,7 +339,7 @@ fn read(files: &mut [ShardFile], name: &str, first: i64, numel: i64, tensor: &mu
     let _ = tensor.zero_();
     let mut bytes = vec![0; PIECE as usize * 4];
     let mut begin = 0;
-    for ShardFile { path, file, places } in files {
+    for ShardFile { path, file, places } in files.iter_mut() {
         let Some(&(offset, share)) = places.get(name) else {
             return Err(broken(path, &format!("it lacks {name}")));
         };
@@ -307,7 +355,11 @@ fn read(files: &mut [ShardFile], name: &str, first: i64, numel: i64, tensor: &mu
         begin += share;
     }
     if begin < numel {
-        return Err(Error::Config(format!("the checkpoint holds {begin} of the {numel} numbers of {name}")));
+        let path = files.last().map_or(Path::new(""), |file| &file.path);
+        return Err(broken(
+            path,
+            &format!("with it the checkpoint holds {begin} of the {numel} numbers of {name}"),
+        ));
     }
     Ok(())
 }

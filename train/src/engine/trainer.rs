@@ -48,6 +48,8 @@ pub struct Plan {
     pub folder: Option<PathBuf>,
     /// When to stop a run that went wrong.
     pub watch: Watch,
+    /// What the run was asked for, kept in each checkpoint (`settings` of what [`newest`](super::state::newest) gives).
+    pub settings: Value,
 }
 
 /// Where batches come from.
@@ -233,7 +235,7 @@ impl<S: Stack> Trainer<S> {
 
     fn save(&self, source: &dyn Source<Batch = S::Batch>, observer: &mut dyn Observer) {
         let Some(folder) = &self.plan.folder else { return };
-        let state = json!({"mean": self.mean, "data": source.position()});
+        let state = json!({"mean": self.mean, "data": source.position(), "settings": self.plan.settings});
         match self.engine.save(folder, self.plan.keep, &state) {
             Ok(path) => observer.saved(self.engine.steps(), &path),
             Err(error) => observer.save_failed(self.engine.steps(), &error),

@@ -53,6 +53,10 @@ type Tensors = HashMap<String, checkpoint::Tensor>;
 pub fn load(path: &Path, options: &Load) -> Result<Llava> {
     let folder = Folder::open(path)?;
     let value = folder.config()?;
+    if value["model_type"].as_str().is_some_and(|kind| kind.starts_with("clip")) {
+        let what = "this is a CLIP: --model wants the text model (or a LLaVA), --vision-tower the CLIP";
+        return Err(Bad::key(&path.join("config.json"), "model_type", what).into());
+    }
     let mut tensors = Tensors::new();
     take(&folder, names::of, &mut tensors)?;
     let bundled = tensors.keys().any(|name| name.starts_with("vision_model."));

@@ -71,8 +71,7 @@ impl Llava {
     /// # Errors
     /// The model is a text model alone.
     pub fn vision(&self) -> Result<&VisionConfig> {
-        let none =
-            "the model has no vision tower, and the data have pictures; give a LLaVA or a tower beside it";
+        let none = "the model has no vision tower: give --vision-tower, or a LLaVA as the model";
         self.config.vision.as_ref().ok_or_else(|| Error::Config(none.into()))
     }
 

@@ -85,6 +85,9 @@ pub fn prepare(dir: &Path, options: &Options, force: bool) -> Result<()> {
     let empty = match std::fs::read_dir(dir) {
         Ok(mut entries) => entries.next().is_none(),
         Err(e) if e.kind() == ErrorKind::NotFound => true,
+        Err(e) if e.kind() == ErrorKind::NotADirectory => {
+            return Err(Error::Config(format!("{}: a file; give the name of a folder", dir.display())));
+        }
         Err(e) => return Err(Error::io(dir)(e)),
     };
     if !empty && theirs.as_ref() != Some(&ours) {

@@ -50,7 +50,8 @@ impl Glyphs {
     pub fn load(font: &Path) -> Result<Self> {
         let bytes = std::fs::read(font).map_err(Error::io(font))?;
         let bad = |what: String| Error::Data(format!("{}: {what}", font.display()));
-        let face = ttf_parser::Face::parse(&bytes, 0).map_err(|e| bad(format!("not a font: {e}")))?;
+        let face = ttf_parser::Face::parse(&bytes, 0)
+            .map_err(|e| bad(format!("not a font ({e}); --font takes NotoColorEmoji.ttf")))?;
         let read = |e: &Entry| {
             let glyph = face.glyph_index(e.sign).and_then(|g| face.glyph_raster_image(g, u16::MAX));
             let png = glyph.filter(|g| g.format == ttf_parser::RasterImageFormat::PNG).ok_or_else(|| {

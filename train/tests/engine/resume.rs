@@ -68,7 +68,10 @@ pub fn trainer(folder: Option<&Path>, save_every: u64, options: Options) -> Trai
     let engine = engine(Stage::Tune, false, Box::new(Alone), options);
     let schedule = Schedule::cosine(2e-3, 0.1, STEPS);
     let folder = folder.map(Path::to_path_buf);
-    Trainer::new(engine, Plan { schedule, save_every, keep: 2, folder, watch: Watch::default() })
+    Trainer::new(
+        engine,
+        Plan { schedule, save_every, keep: 2, folder, watch: Watch::default(), settings: Value::Null },
+    )
 }
 
 /// Resumes if there is something, and runs.
@@ -197,6 +200,7 @@ fn what_is_incomplete_or_broken_is_not_taken_for_a_checkpoint() {
             keep: 0,
             folder: Some(path.into()),
             watch: Watch::default(),
+            settings: Value::Null,
         },
     );
     let said = other.resume().unwrap_err().to_string();
@@ -208,6 +212,11 @@ fn what_is_incomplete_or_broken_is_not_taken_for_a_checkpoint() {
     fs::write(&shard, &whole[..whole.len() - 8]).unwrap();
     let said = trainer(Some(path), 1, options()).resume().unwrap_err().to_string();
     assert!(said.contains("rank-00000.safetensors: cut short"), "{said}");
+    assert!(
+        said.contains("delete ") && said.contains("step-00000003, and the run then goes on from"),
+        "{said}"
+    );
+    assert!(said.ends_with("step-00000002"), "{said}");
     fs::remove_file(&shard).unwrap();
     let said = trainer(Some(path), 1, options()).resume().unwrap_err().to_string();
     assert!(said.contains("rank-00000.safetensors"), "{said}");

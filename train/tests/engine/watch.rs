@@ -52,7 +52,7 @@ impl Source for Spoilt {
 
 fn plan(watch: Watch) -> Plan {
     let schedule = Schedule { peak: 5e-3, warmup: 0, total: 10, shape: Shape::Constant };
-    Plan { schedule, save_every: 0, keep: 0, folder: None, watch }
+    Plan { schedule, save_every: 0, keep: 0, folder: None, watch, settings: Value::Null }
 }
 
 #[test]

@@ -87,6 +87,10 @@ fn a_file_cut_in_the_middle() {
         let kept = if cut == text.len() - 1 { 3 } else { 2 };
         assert_eq!(rows.unwrap().len(), kept, "cut at {cut}");
         assert_eq!(report.count(Reason::CutFile), 1, "cut at {cut}: {report}");
+        // From the last row on, or from the ] that is not there.
+        let from = if cut == ends + 40 || cut == ends + 1 { ends } else { cut };
+        let said = format!("all that follows byte {from} is missing");
+        assert!(report.cut()[0].contains(&said), "cut at {cut}: {report}");
     }
     let (rows, report) = open(&format!("{}\n{}", row("a", ""), &row("b", "")[..50]));
     assert_eq!(rows.unwrap().len(), 1);

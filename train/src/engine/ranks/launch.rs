@@ -18,13 +18,36 @@ const END: Duration = Duration::from_secs(5);
 /// How often the ranks are looked at.
 const LOOK: Duration = Duration::from_millis(20);
 
+/// Exit code of a rank that saved and ended because it was told to.
+const STOPPED: i32 = 130;
+/// Number of the signal that Ctrl-C sends.
+#[cfg(unix)]
+const INTERRUPT: i32 = 2;
+/// Exit code of a rank whose command line or settings make no sense.
+const MISUSED: i32 = 2;
+
+/// How all ranks ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// They did what they had to do.
+    Done,
+    /// Some were stopped before.
+    Stopped,
+}
+
 /// Runs `program args…` as `n` ranks until all have ended. Their output is this process's; they read no input. When one fails, the others are ended.
 /// Each time `stop` is set (by a handler of Ctrl-C; it is taken back here), each rank is interrupted once: the first time a rank saves and ends, the
-/// second it ends at once.
+/// second it ends at once. A rank that ends with 130 was stopped and did not fail. `variables` are set for the ranks beside those of [`super::place`].
 ///
 /// # Errors
-/// [`Error::Config`] for no ranks; [`Error::Ranks`] names the first rank that did not start or failed, and how.
-pub fn run<S: AsRef<OsStr>>(n: usize, program: &OsStr, args: &[S], stop: &AtomicBool) -> Result<()> {
+/// [`Error::Config`] for no ranks and for ranks that end with 2, a wrong setting; [`Error::Ranks`] names the first rank that did not start or failed, and how.
+pub fn run<S: AsRef<OsStr>>(
+    n: usize,
+    program: &OsStr,
+    args: &[S],
+    variables: &[(&str, &str)],
+    stop: &AtomicBool,
+) -> Result<Ended> {
     if n == 0 {
         return Err(Error::Config("a run needs at least one rank".into()));
     }
@@ -34,18 +57,19 @@ pub fn run<S: AsRef<OsStr>>(n: usize, program: &OsStr, args: &[S], stop: &Atomic
         .map_err(|e| Error::Ranks(format!("no free port on 127.0.0.1 for the ranks to meet at: {e}")))?;
     let mut ranks = Running(Vec::new());
     for rank in 0..n {
-        let child = start(rank, n, port.port(), program, args).map_err(|e| {
+        let child = start(rank, n, port.port(), program, args, variables).map_err(|e| {
             Error::Ranks(format!("rank {rank} does not start: {}: {e}", program.to_string_lossy()))
         })?;
         ranks.0.push(child);
     }
-    let mut end_by = None;
+    let (mut end_by, mut all) = (None, Ended::Done);
     loop {
         let (mut alive, mut failed) = (0, None);
         for (rank, child) in ranks.0.iter_mut().enumerate() {
             match child.try_wait() {
                 Ok(None) => alive += 1,
                 Ok(Some(status)) if status.success() => {}
+                Ok(Some(status)) if was_stopped(status, end_by.is_some()) => all = Ended::Stopped,
                 Ok(Some(status)) => failed = failed.or(Some(ended(rank, n, status))),
                 Err(e) => {
                     failed =
@@ -54,7 +78,7 @@ pub fn run<S: AsRef<OsStr>>(n: usize, program: &OsStr, args: &[S], stop: &Atomic
             }
         }
         match (failed, alive) {
-            (None, 0) => return Ok(()),
+            (None, 0) => return Ok(all),
             (Some(e), 0) => return Err(e),
             // While stopping, one that ends with an error does not take the others' time to save.
             (Some(e), _) if end_by.is_none() => {
@@ -81,10 +105,12 @@ fn start<S: AsRef<OsStr>>(
     port: u16,
     program: &OsStr,
     args: &[S],
+    variables: &[(&str, &str)],
 ) -> std::io::Result<Child> {
     let mut command = Command::new(program);
     command
         .args(args)
+        .envs(variables.iter().copied())
         .env("RANK", rank.to_string())
         .env("LOCAL_RANK", rank.to_string())
         .env("WORLD_SIZE", n.to_string())
@@ -97,10 +123,20 @@ fn start<S: AsRef<OsStr>>(
     command.spawn()
 }
 
+/// Whether a rank ended because it was told to: by itself, or, before it listens to interrupts, by the one that was `sent`.
+fn was_stopped(status: ExitStatus, sent: bool) -> bool {
+    #[cfg(unix)]
+    if sent && std::os::unix::process::ExitStatusExt::signal(&status) == Some(INTERRUPT) {
+        return true;
+    }
+    let _ = sent;
+    status.code() == Some(STOPPED)
+}
+
 fn ended(rank: usize, n: usize, status: ExitStatus) -> Error {
-    Error::Ranks(format!(
-        "rank {rank} of {n} failed ({status}): its reason stands above; the others were ended"
-    ))
+    let said =
+        format!("rank {rank} of {n} failed ({status}): its reason stands above; the others were ended");
+    if status.code() == Some(MISUSED) { Error::Config(said) } else { Error::Ranks(said) }
 }
 
 /// The ranks; none outlives this value.

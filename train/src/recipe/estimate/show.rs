@@ -5,7 +5,10 @@ use std::fmt::Write;
 use serde_json::{Value, json};
 
 use super::{Layered, Plan};
-use crate::recipe::layers::{KEYS, LORA_KEYS};
+use crate::recipe::{
+    Stage,
+    layers::{KEYS, LORA_KEYS},
+};
 
 /// Settings, who set each, then the plan.
 pub fn text(plan: &Plan, layered: &Layered) -> String {
@@ -69,7 +72,11 @@ pub fn text(plan: &Plan, layered: &Layered) -> String {
     let at = out.find("  rows ").unwrap_or(out.len());
     out.insert_str(at, "\nPlan\n");
     if !plan.fits {
-        out.push_str("\nLower device_batch or max_length, shard more (zero = 3, more ranks), or learn adapters ([lora]).\n");
+        let adapters = if layered.recipe.stage == Stage::Align { "" } else { ", or learn adapters ([lora])" };
+        let _ = writeln!(
+            out,
+            "\nLower device_batch or max_length, or shard more (zero = 3, more ranks){adapters}."
+        );
     }
     out
 }
