@@ -11,7 +11,7 @@ use pumice_train::{
     },
 };
 
-use super::{devices, flags::Flags, run, sqa, synthetic};
+use super::{devices, flags::Flags, resume, run, sqa, synthetic};
 
 #[derive(clap::Args)]
 // Part of another command's arguments too (`sqa`), whose group of the same name it would be.
@@ -75,6 +75,7 @@ pub fn run(stage: Stage, args: Args) -> anyhow::Result<ExitCode> {
         sqa::rows(&mut recipe, args.preset, to.as_deref().unwrap_or(passing.path()))?;
     }
     let recipe = &recipe;
+    recipe.data.as_deref().map_or(Ok(()), resume::is_file)?;
     let shape = Shape::of(args.preset).read(recipe.model.as_deref(), recipe.vision_tower.as_deref())?;
     let asked = layered.sources.get("projector_type").is_some_and(|source| *source != Source::Preset);
     if !args.show_config {

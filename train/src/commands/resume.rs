@@ -39,7 +39,10 @@ pub fn settings(recipe: &Recipe) -> Result<Value> {
                 map.insert((*name).into(), json!(whole));
             }
         }
-        map.insert("data_bytes".into(), json!(ends(data).map_err(Error::io(data))?));
+        map.insert(
+            "data_bytes".into(),
+            json!(ends(data).map_err(|e| Error::Data(format!("--data {}: {e}", data.display())))?),
+        );
     }
     Ok(all)
 }
@@ -65,6 +68,17 @@ fn ends(path: &Path) -> std::io::Result<String> {
 pub fn is_folder(out: &Path) -> Result<()> {
     if out.exists() && !out.is_dir() {
         return Err(Error::Config(format!("--out {}: a file; give the name of a folder", out.display())));
+    }
+    Ok(())
+}
+
+/// Refuses a `--data` that is a folder.
+///
+/// # Errors
+/// It is.
+pub fn is_file(data: &Path) -> Result<()> {
+    if data.is_dir() {
+        return Err(Error::Config(format!("--data {}: a folder; LLaVA's JSON is a file", data.display())));
     }
     Ok(())
 }

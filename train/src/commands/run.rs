@@ -144,14 +144,9 @@ pub fn observers(out: Option<&Path>, first: u64, peak: Option<f64>) -> Result<Ob
 pub fn run(recipe: &Recipe, shape: &Shape, asked: bool) -> anyhow::Result<ExitCode> {
     recipe.check()?;
     let model = wanted("model", &recipe.model)?;
-    let data = wanted("data", &recipe.data)?;
+    wanted("data", &recipe.data)?;
     let out = wanted("out", &recipe.out)?;
     resume::is_folder(out)?;
-    if data.is_dir() {
-        return Err(
-            Error::Config(format!("--data {}: a folder; LLaVA's JSON is a file", data.display())).into()
-        );
-    }
     let here = Here::new(recipe)?;
     resume::check(&resume::settings(recipe)?, out, resume::OF_A_STAGE, here.place.rank == 0)?;
     tch::manual_seed(recipe.seed as i64);

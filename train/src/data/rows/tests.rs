@@ -131,6 +131,15 @@ fn rows_that_say_nothing_sound_are_named() {
 }
 
 #[test]
+fn a_field_of_another_type_is_told_what_it_may_be() {
+    for (field, may_be) in [("\"image\": 3", "list of names"), ("\"id\": [1]", "whole number")] {
+        let bad = row("b", "").replacen('{', &format!("{{{field}, "), 1).replacen("\"id\": \"b\", ", "", 1);
+        let (_, report) = open(&format!("[{}, {bad}]", row("a", "")));
+        assert!(report.to_string().contains(may_be), "{bad}: {report}");
+    }
+}
+
+#[test]
 fn a_leading_answer_is_dropped_and_told() {
     let text = row("a", "").replace("[{", r#"[{"from": "gpt", "value": "Hello."}, {"#);
     let text = text.replacen('{', r#"{"model": "", "unknown": [{"x": null}], "#, 1);
