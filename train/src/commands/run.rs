@@ -192,16 +192,7 @@ fn train<S: Stack<Batch = data::Batch>>(
     })?;
     let vocabulary = Arc::new(data::vocabulary::open(model)?);
     data::vocabulary::check(&vocabulary, config.text.vocab)?;
-    let mut report = data::Report::default();
-    let rows = Arc::new(Rows::open(&[data.to_owned()], &mut report)?);
-    if first && !report.is_clean() {
-        terminal::note(&format!("{}: {} rows left out\n{report}", data.display(), report.skipped()));
-    }
-    let cut_off =
-        || report.cut().iter().for_each(|cut| terminal::warning(&format!("{cut}: get the whole file")));
-    if first {
-        cut_off();
-    }
+    let (rows, report) = rows(data, first)?;
     let left_out = report.skipped() as u64;
     let steps = recipe.total_steps(rows.len() as u64);
     let peak = devices::found(here.device, recipe.kind, ranks)?.peak * ranks as f64;
@@ -228,7 +219,7 @@ fn train<S: Stack<Batch = data::Batch>>(
         terminal::note(&format!("{rank}{} rows could not be used\n{unusable}", unusable.skipped()));
     }
     if first {
-        cut_off();
+        warn_of_cut(&report);
     }
     if done < steps {
         return Ok(false);
@@ -242,6 +233,22 @@ fn train<S: Stack<Batch = data::Batch>>(
         }
     }
     Ok(true)
+}
+
+/// The rows of `data`; where `first`, with what is wrong with them told.
+fn rows(data: &Path, first: bool) -> Result<(Arc<Rows>, data::Report)> {
+    let mut report = data::Report::default();
+    let rows = Arc::new(Rows::open(&[data.to_owned()], &mut report)?);
+    if first && !report.is_clean() {
+        terminal::note(&format!("{}: {} rows left out\n{report}", data.display(), report.skipped()));
+        warn_of_cut(&report);
+    }
+    Ok((rows, report))
+}
+
+/// A file that lacks its end lacks more than any row.
+fn warn_of_cut(report: &data::Report) {
+    report.cut().iter().for_each(|cut| terminal::warning(&format!("{cut}: get the whole file")));
 }
 
 /// Who looks on: on the first rank the terminal, which is told where the run begins, and the logs in `out`; on the others nobody.

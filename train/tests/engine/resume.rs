@@ -207,6 +207,13 @@ fn what_is_incomplete_or_broken_is_not_taken_for_a_checkpoint() {
     assert!(said.contains("state.json: of another model or stage"), "{said}");
     assert!(said.contains("it trains embed with 6208 weights, this run nothing more"), "{said}");
 
+    let state = newest.join("state.json");
+    let sound = fs::read(&state).unwrap();
+    fs::write(&state, &sound[..sound.len() / 2]).unwrap();
+    let said = trainer(Some(path), 1, options()).resume().unwrap_err().to_string();
+    assert!(said.contains("not a training state") && said.contains("delete "), "{said}");
+    fs::write(&state, sound).unwrap();
+
     let shard = newest.join("rank-00000.safetensors");
     let whole = fs::read(&shard).unwrap();
     fs::write(&shard, &whole[..whole.len() - 8]).unwrap();
