@@ -7,8 +7,8 @@
 //! - both are the same loops around a kernel of an instruction set, and the one-row product (decoding), which memory
 //!   bounds, is a plain dot per weight row.
 //!
-//! [`scalar`] is the specification. AVX-512 departs from it for four bits, where several tokens' activations share a scale per 256
-//! columns (`x86/slab.rs`). Given up: sharing packed activations between products of one input (q, k, v),
+//! [`scalar`] is the specification. AVX-512 and AVX-VNNI depart from it for four bits, AVX2 for four to six: activations share a scale
+//! per 256 columns, and the scales of several tokens' blocks are integers (`x86/slab.rs`, `x86/avx2/slab.rs`). Given up: sharing packed activations between products of one input (q, k, v),
 //! worth 3 %.
 
 mod float;

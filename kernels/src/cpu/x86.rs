@@ -80,7 +80,7 @@ impl Int8Isa for Avx512 {
 
     fn widen<F: Unpack>(self, tile: &mut Tile, w: Weights<'_>, first: usize, slab: usize) {
         // SAFETY: the proof.
-        unsafe { widen::widen::<F>(tile, w, first, slab) }
+        unsafe { widen::widen::<F>(tile, w, first, slab) };
     }
 
     fn prefetch<F: Unpack>(self, w: Weights<'_>, first: usize, slab: usize) {
@@ -126,8 +126,8 @@ impl<F: Unpack> Way<F> for BySlab {
     fn widen(self, tile: &mut Tile, w: Weights<'_>, first: usize, slab: usize) {
         // SAFETY: the proof.
         unsafe {
-            widen::widen::<F>(tile, w, first, slab);
-            slab::integer_scales::<F>(tile);
+            let blocks = widen::widen::<F>(tile, w, first, slab);
+            slab::integer_scales::<F>(tile, blocks);
         }
     }
 

@@ -188,6 +188,30 @@ fn several_passes_and_pieces() {
     }
 }
 
+/// Blocks of a slab are in units of its largest; those of an earlier slab must not set the unit of a short last one.
+#[test]
+fn a_short_last_slab_is_scaled_by_itself() {
+    let (mut rng, dtype, k) = (Rng(9), DType::Q4_0, SLAB + 32);
+    for (n, m) in [(8, 33), (1, 33)] {
+        let case = Case { dtype, n, k, m, threads: 1, bias: false };
+        let mut w = weights(dtype, m, k, &mut rng);
+        for (i, block) in w.chunks_exact_mut(dtype.block_bytes()).enumerate() {
+            let scale = if i % 9 == 8 { 0.01 } else { 60_000.0 };
+            block[..2].copy_from_slice(&half::f16::from_f32(scale).to_le_bytes());
+        }
+        let x: Vec<f32> = (0..n * k).map(|i| if i % k < SLAB { 0.0 } else { rng.float() }).collect();
+        let want = product(&case, Isa::Scalar, &x, &w, None);
+        let most = want.iter().fold(0.0f32, |most, x| most.max(x.abs()));
+        assert!(most > 0.0);
+        for isa in Isa::available() {
+            let got = product(&case, isa, &x, &w, None);
+            let far = got.iter().zip(&want).fold(0.0f32, |far, (a, b)| far.max((a - b).abs()));
+            // A sum below 0 takes Σx an eighth of a step too low, of 127 · 8.
+            assert!(far < 0.01 * most, "{isa}, {n} rows: {far} of {most}");
+        }
+    }
+}
+
 #[test]
 fn activations_round_as_specified() {
     let mut rng = Rng(4);

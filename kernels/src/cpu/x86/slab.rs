@@ -38,9 +38,9 @@ pub(super) const TOKENS: usize = 7;
 /// The largest scale in units of d.
 const STEPS: f32 = 4000.0;
 
-/// Turns the scales of a widened tile into integers.
+/// Turns the scales of the `blocks` blocks of a widened tile into integers; what an earlier slab left behind them does not count.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-pub(super) fn integer_scales<F: Unpack>(tile: &mut Tile) {
+pub(super) fn integer_scales<F: Unpack>(tile: &mut Tile, blocks: usize) {
     let shift = _mm512_set1_ps((8 - F::ZERO) as f32);
     let zero = _mm512_setzero_ps();
     for lane in [0, 16] {
@@ -48,18 +48,18 @@ pub(super) fn integer_scales<F: Unpack>(tile: &mut Tile) {
         unsafe {
             let mut scales = [[zero; 2]; 8];
             let mut largest = zero;
-            for block in 0..8 {
+            for (block, scales) in scales.iter_mut().enumerate().take(blocks) {
                 let a = _mm512_load_ps(tile.a[block].as_ptr().add(lane));
                 let c = if F::MIN { _mm512_load_ps(tile.c[block].as_ptr().add(lane)) } else { zero };
                 let c = _mm512_mul_ps(_mm512_fmadd_ps(a, shift, c), _mm512_set1_ps(0.125));
                 largest = _mm512_max_ps(largest, _mm512_max_ps(_mm512_abs_ps(a), _mm512_abs_ps(c)));
-                scales[block] = [a, c];
+                *scales = [a, c];
             }
             let some = _mm512_cmp_ps_mask::<_CMP_NEQ_UQ>(largest, zero);
             let inverse = _mm512_maskz_div_ps(some, _mm512_set1_ps(STEPS), largest);
             let d = _mm512_mul_ps(largest, _mm512_set1_ps(1.0 / STEPS));
             _mm512_store_ps(tile.d.as_mut_ptr().add(lane), d);
-            for (block, [a, c]) in scales.into_iter().enumerate() {
+            for (block, [a, c]) in scales.into_iter().enumerate().take(blocks) {
                 let low = _mm512_cvtps_epi32(_mm512_mul_ps(a, inverse));
                 let high = _mm512_slli_epi32::<16>(_mm512_cvtps_epi32(_mm512_mul_ps(c, inverse)));
                 let both = _mm512_mask_blend_epi16(0xaaaa_aaaa, low, high);
@@ -112,7 +112,7 @@ pub(super) fn pack(x: &[f32], k: usize, cols: usize, tokens: usize, record: &mut
 
 /// The scale of activations of magnitude `amax` at most, and what they are multiplied by to become codes: 0 where they are too
 /// small for a scale, and where they are no numbers, which the scale then says.
-fn scale_of(amax: f32) -> (f32, f32) {
+pub(super) fn scale_of(amax: f32) -> (f32, f32) {
     let inverse = 127.0 / amax;
     match (amax.is_finite(), inverse.is_finite()) {
         (false, _) => (f32::NAN, 0.0),

@@ -23,9 +23,9 @@ struct Rows {
     lane: usize,
 }
 
-/// Widens slab `slab` of the rows from `first` on; rows past the end get scales of 0.
+/// Widens slab `slab` of the rows from `first` on; rows past the end get scales of 0. Returns its blocks of 32 columns.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-pub(super) fn widen<F: Unpack>(tile: &mut Tile, w: Weights<'_>, first: usize, slab: usize) {
+pub(super) fn widen<F: Unpack>(tile: &mut Tile, w: Weights<'_>, first: usize, slab: usize) -> usize {
     let bytes = SLAB / F::DTYPE.block_len() * F::DTYPE.block_bytes();
     // The bytes of this slab in each row: fewer in a last slab of short blocks.
     let len = w.part(first, slab * bytes, bytes).len();
@@ -52,6 +52,7 @@ pub(super) fn widen<F: Unpack>(tile: &mut Tile, w: Weights<'_>, first: usize, sl
             unsafe { half::<F>(tile, Rows { first: copy[lane].as_ptr(), stride: 272, lane }, blocks) };
         }
     }
+    blocks * F::DTYPE.block_len() / 32
 }
 
 /// Fetches slab `slab` of the rows from `first` on into the second cache.

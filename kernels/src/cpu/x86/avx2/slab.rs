@@ -14,6 +14,7 @@
 
 use std::arch::x86_64::*;
 
+use super::super::slab::scale_of;
 use crate::cpu::matmul::{PANEL, SLAB, Tile, Unpack};
 
 /// Tokens that the kernel takes at once.
@@ -158,17 +159,6 @@ fn largest(x: &[[f32; 32]]) -> f32 {
     // SAFETY: eight dwords.
     unsafe { _mm256_storeu_si256(bits.as_mut_ptr().cast(), most) };
     f32::from_bits(bits.into_iter().fold(0, u32::max))
-}
-
-/// The scale of activations of magnitude `amax` at most, and what they are multiplied by to become codes: 0 where they are too
-/// small for a scale, and where they are no numbers, which the scale then says.
-fn scale_of(amax: f32) -> (f32, f32) {
-    let inverse = 127.0 / amax;
-    match (amax.is_finite(), inverse.is_finite()) {
-        (false, _) => (f32::NAN, 0.0),
-        (_, false) => (0.0, 0.0),
-        _ => (amax / 127.0, inverse),
-    }
 }
 
 /// 32 codes, rounded to the nearest, ties to even.
