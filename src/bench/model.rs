@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::bail;
 use pumice_models::{
-    config::{VisionConfig, has_vision},
+    config::{LlamaConfig, VisionConfig, has_vision},
     gguf::{File, TensorInfo},
     names::keys,
 };
@@ -23,6 +23,8 @@ pub struct Model {
     pub text: PathBuf,
     /// The vision half, where it is a file of its own.
     pub mmproj: Option<PathBuf>,
+    /// Positions that it was trained for.
+    pub trained: usize,
     /// Rows that a picture becomes; `None` where the model does not see.
     pub image_tokens: Option<usize>,
     /// The fields of a row that speak of the model; all others are empty.
@@ -61,8 +63,8 @@ impl Model {
         };
         let image_tokens = eyes.map(|eyes| Ok(VisionConfig::read(eyes)?.image_tokens())).transpose();
         let image_tokens = image_tokens.map_err(|error: pumice_models::Error| error)?;
-        let row = row(&file, eyes);
-        Ok(Self { text, mmproj, image_tokens, row, _folder: folder })
+        let (trained, row) = (LlamaConfig::read(&file)?.context, row(&file, eyes));
+        Ok(Self { text, mmproj, trained, image_tokens, row, _folder: folder })
     }
 
     /// All its files.

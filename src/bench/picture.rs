@@ -27,7 +27,7 @@ const FIRST: &str = "What is in the picture?";
 const SECOND: &str = "And what colour is it?";
 /// Positions for questions, template and answers beside the pictures' rows.
 const WORDS: usize = 512;
-/// The context that `pumice chat` opens with.
+/// The context that `pumice chat` opens with, where the model was trained for as many.
 const CONTEXT: usize = 2048;
 /// Sides of the pictures in pixels: what cameras and chat programs send when asked for a small picture.
 const SIDES: (u32, u32) = (1024, 768);
@@ -56,7 +56,7 @@ impl Talk {
         let rows = self.images * model.image_tokens.unwrap_or(0);
         let options = Options {
             mmproj: model.mmproj.clone(),
-            ctx: CONTEXT.max(rows + WORDS),
+            ctx: CONTEXT.min(model.trained).max(rows + WORDS),
             cache_type: self.cache_type,
             memory: if self.force { None } else { free_memory() },
             predict: Some(1),

@@ -60,9 +60,14 @@ pub fn write(path: &Path, rows: &[Record]) -> anyhow::Result<()> {
 
 /// Checks that a plot can have the name `path`, before an hour is measured for it.
 pub fn check(path: &Path) -> Result<(), Usage> {
-    match path.extension().is_some_and(|e| e.eq_ignore_ascii_case("svg")) {
-        true => Ok(()),
-        false => Err(Usage(format!("--plot {}: an SVG is written; name it so: runs.svg", path.display()))),
+    if !path.extension().is_some_and(|e| e.eq_ignore_ascii_case("svg")) {
+        return Err(Usage(format!("--plot {}: an SVG is written; name it so: runs.svg", path.display())));
+    }
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() && !folder.is_dir() => {
+            Err(Usage(format!("--plot {}: there is no folder {}", path.display(), folder.display())))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -91,6 +91,7 @@ fn odd_rows_do_no_harm() {
 
 #[test]
 fn a_plot_is_an_svg() {
-    assert!(check(Path::new("a/b.SVG")).is_ok());
+    assert!(check(Path::new("b.SVG")).is_ok() && check(&std::env::temp_dir().join("b.svg")).is_ok());
+    assert!(check(Path::new("no-such-folder/b.svg")).unwrap_err().to_string().contains("no folder"));
     assert!(check(Path::new("b.png")).unwrap_err().to_string().contains("runs.svg"));
 }
