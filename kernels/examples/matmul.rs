@@ -82,6 +82,14 @@ fn probe(_: Isa) -> f64 {
     f64::NAN
 }
 
+/// `figure` as a share of what a probe of a core gave, with so many digits; nothing where none was made.
+fn share(figure: f64, probe: f64, digits: usize) -> String {
+    match probe > 0.0 {
+        true => format!(" ({:3.0} % of {probe:.digits$} a core)", 100.0 * figure / probe),
+        false => String::new(),
+    }
+}
+
 /// Reading `bytes` once with one core, 10⁹ bytes a second.
 fn read(bytes: &[u8]) -> f64 {
     let sum = || {
@@ -171,10 +179,10 @@ fn main() {
             peak = peak.max(probe(cpu.isa()));
             let (ops, gb) = (2e-12 * (n * m * k) as f64 / seconds, 1e-9 * len as f64 / seconds);
             println!(
-                "{dtype:6} {m}x{k} n={n:3} {}: {ops:.3} TOP/s ({:3.0} % of {peak:.2} a core)  {gb:5.1} GB/s ({:3.0} % of {rate:.1} a core)",
+                "{dtype:6} {m}x{k} n={n:3} {}: {ops:.3} TOP/s{}  {gb:5.1} GB/s{}",
                 cpu.name(),
-                100.0 * ops / peak,
-                100.0 * gb / rate,
+                share(ops, peak, 2),
+                share(gb, rate, 1),
             );
         }
     }
