@@ -126,17 +126,25 @@ mod tests {
         if !reset_peak() {
             return; // no such file on this system
         }
+        // The process's other tests take and give back memory meanwhile: one of many tries is undisturbed.
+        let undisturbed = (0..100).any(|_| {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            a_peak_shows_and_is_forgotten()
+        });
+        assert!(undisturbed);
+    }
+
+    fn a_peak_shows_and_is_forgotten() -> bool {
+        assert!(reset_peak());
         let before = peak().unwrap();
         // 64 MB, every page of it written.
         let big = std::hint::black_box(vec![1u8; 64 << 20]);
         let with = peak().unwrap();
         drop(big);
-        assert!(with >= before + (60 << 20), "{before} {with}");
-        // The kernel sums up per processor, so a reading may differ by some pages.
         let after = peak().unwrap();
-        assert!(after + (4 << 20) >= with, "{after} {with}");
         assert!(reset_peak());
         let reset = peak().unwrap();
-        assert!(reset + (32 << 20) < with, "{reset} {with}");
+        // The kernel sums up per processor, so a reading may differ by some pages.
+        with >= before + (60 << 20) && after + (4 << 20) >= with && reset + (32 << 20) < with
     }
 }
