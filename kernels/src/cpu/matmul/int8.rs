@@ -78,7 +78,7 @@ pub(crate) trait Int8Isa: Copy + Sync {
     fn dots<F: Unpack>(self, w: Weights<'_>, first: usize, x: &[ActSlab], out: &mut [f32]);
 
     /// Whether a token's activations share a scale per 256 columns here, not per 32. It is one answer for one token and for several, so that a
-    /// position computed again, among others or alone, comes out the same but for roundings.
+    /// position computed again, among others or alone, meets the same codes; what remains is the rounding of block scales, some 1e-4.
     fn shares_scale<F: Unpack>(self) -> bool {
         false
     }
