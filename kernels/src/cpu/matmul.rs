@@ -247,15 +247,16 @@ fn store(tile: &mut super::pool::Tile<'_, f32>, c: &[f32], bias: Option<&[f32]>)
     let (tokens, first) = (tile.rows(), tile.first_col());
     for token in 0..tokens {
         for (panel, out) in tile.row(token).chunks_mut(PANEL).enumerate() {
-            let sums = &c[(panel * tokens + token) * PANEL..][..out.len()];
+            let sums = &c[(panel * tokens + token) * PANEL..][..PANEL];
             match bias {
+                None if let Ok(out) = <&mut [f32; PANEL]>::try_from(&mut *out) => out.copy_from_slice(sums),
                 Some(bias) => {
                     let bias = &bias[first + panel * PANEL..];
                     for ((out, sum), bias) in out.iter_mut().zip(sums).zip(bias) {
                         *out = sum + bias;
                     }
                 }
-                None => out.copy_from_slice(sums),
+                None => out.copy_from_slice(&sums[..out.len()]),
             }
         }
     }

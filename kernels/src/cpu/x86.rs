@@ -104,22 +104,28 @@ impl Int8Isa for Avx512 {
     }
 
     fn shares_scale<F: Unpack>(self) -> bool {
-        F::BITS == 4
+        bears_requantizing::<F>() || F::GROUP == 16
     }
 
     fn several<F: Unpack>(self, pool: &Pool, scratch: &mut Scratch, w: Weights<'_>, p: Product<'_>) {
-        match self.shares_scale::<F>() {
-            true => passes::<BySlab, F>(BySlab(self), pool, scratch, w, p),
-            false => passes::<ByBlock<Self>, F>(ByBlock(self), pool, scratch, w, p),
+        match (bears_requantizing::<F>(), F::GROUP) {
+            (true, _) => passes::<Requantized, F>(Requantized(self), pool, scratch, w, p),
+            (_, 16) => passes::<ByGroup, F>(ByGroup(self), pool, scratch, w, p),
+            _ => passes::<ByBlock<Self>, F>(ByBlock(self), pool, scratch, w, p),
         }
     }
 }
 
-/// Formats of four bits: see [`slab`].
-#[derive(Clone, Copy)]
-struct BySlab(Avx512);
+/// Whether the format has six bits a weight at most, so that rounding its weights to 8 bits a row and slab costs little beside.
+const fn bears_requantizing<F: Unpack>() -> bool {
+    F::DTYPE.block_bytes() * 8 <= 6 * F::DTYPE.block_len()
+}
 
-impl<F: Unpack> Way<F> for BySlab {
+/// Formats that bear it: see [`slab::requantize`].
+#[derive(Clone, Copy)]
+struct Requantized(Avx512);
+
+impl<F: Unpack> Way<F> for Requantized {
     const TOKENS: usize = slab::TOKENS;
     const RECORD: usize = slab::SlabRecord::LEN;
 
@@ -127,7 +133,7 @@ impl<F: Unpack> Way<F> for BySlab {
         // SAFETY: the proof.
         unsafe {
             let blocks = widen::widen::<F>(tile, w, first, slab);
-            slab::integer_scales::<F>(tile, blocks);
+            slab::requantize::<F>(tile, blocks);
         }
     }
 
@@ -135,15 +141,44 @@ impl<F: Unpack> Way<F> for BySlab {
         widen::prefetch::<F>(w, first, slab);
     }
 
-    fn pack(self, x: &[f32], k: usize, cols: usize, tokens: usize, record: &mut [i32]) {
+    fn pack(self, x: &[f32], k: usize, cols: usize, _tokens: usize, record: &mut [i32]) {
         // SAFETY: the proof.
-        unsafe { slab::pack(x, k, cols, tokens, record) }
+        unsafe { slab::pack::<{ slab::SlabRecord::LEN }>(x, k, cols, 128, record) }
     }
 
     fn multiply(self, tokens: usize, tile: &Tile, record: &[i32], c: &mut [f32], blocks: usize) {
         assert!(record.len() >= tokens * slab::SlabRecord::LEN && c.len() >= tokens * PANEL && blocks <= 8);
         // SAFETY: the proof; the lengths are checked.
         unsafe { slab::multiply(tokens, tile, record.as_ptr(), c.as_mut_ptr(), blocks) }
+    }
+}
+
+/// Formats with groups of 16 columns: see [`slab::multiply_groups`].
+#[derive(Clone, Copy)]
+struct ByGroup(Avx512);
+
+impl<F: Unpack> Way<F> for ByGroup {
+    const TOKENS: usize = slab::TOKENS_GROUPS;
+    const RECORD: usize = slab::SlabRecord::LEN_GROUPS;
+
+    fn widen(self, tile: &mut Tile, w: Weights<'_>, first: usize, slab: usize) {
+        Int8Isa::widen::<F>(self.0, tile, w, first, slab);
+    }
+
+    fn prefetch(self, w: Weights<'_>, first: usize, slab: usize) {
+        widen::prefetch::<F>(w, first, slab);
+    }
+
+    fn pack(self, x: &[f32], k: usize, cols: usize, _tokens: usize, record: &mut [i32]) {
+        // SAFETY: the proof.
+        unsafe { slab::pack::<{ slab::SlabRecord::LEN_GROUPS }>(x, k, cols, F::ZERO, record) }
+    }
+
+    fn multiply(self, tokens: usize, tile: &Tile, record: &[i32], c: &mut [f32], blocks: usize) {
+        let len = slab::SlabRecord::LEN_GROUPS;
+        assert!(record.len() >= tokens * len && c.len() >= tokens * PANEL && blocks <= 8);
+        // SAFETY: the proof; the lengths are checked.
+        unsafe { slab::multiply_groups(tokens, tile, record.as_ptr(), c.as_mut_ptr(), blocks) }
     }
 }
 

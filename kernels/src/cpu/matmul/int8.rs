@@ -183,15 +183,17 @@ pub(crate) fn passes<I: Way<F>, F: Unpack>(
 fn pass<I: Way<F>, F: Unpack>(way: I, pool: &Pool, scratch: &mut Scratch, w: Weights<'_>, p: Product<'_>) {
     let Product { n, k, m, x, .. } = p;
     let (slabs, len) = (k.div_ceil(SLAB), I::RECORD);
+    // Groups alike: 13 tokens are 7 and 6, not 12 and 1.
+    let group = n.div_ceil(n.div_ceil(I::TOKENS));
     let packed = scratch.x.get::<i32>(slabs * n * len);
     // A piece is a group of tokens, whose rows of x are then read in order; where groups are too few, a slab of them all.
-    let piece = if n >= 4 * I::TOKENS * pool.threads() { (slabs, I::TOKENS * len) } else { (1, n * len) };
+    let piece = if n >= 4 * group * pool.threads() { (slabs, group * len) } else { (1, n * len) };
     pool.tiles(packed, n * len, piece, &|_, mut tile| {
         let first = tile.first_col() / len;
         for row in 0..tile.rows() {
             let slab = tile.first_row() + row;
-            for (g, record) in tile.row(row).chunks_mut(I::TOKENS * len).enumerate() {
-                let x = &x[(first + g * I::TOKENS) * k + slab * SLAB..];
+            for (g, record) in tile.row(row).chunks_mut(group * len).enumerate() {
+                let x = &x[(first + g * group) * k + slab * SLAB..];
                 way.pack(x, k, SLAB.min(k - slab * SLAB), record.len() / len, record);
             }
         }
@@ -215,8 +217,8 @@ fn pass<I: Way<F>, F: Unpack>(way: I, pool: &Pool, scratch: &mut Scratch, w: Wei
                             false => way.prefetch(w, first(panel + 1), start),
                         }
                         let blocks = (k - slab * SLAB).min(SLAB) / ActBlock::LEN;
-                        let records = packed[slab * n * len..][..n * len].chunks(I::TOKENS * len);
-                        for (record, c) in records.zip(c.chunks_mut(I::TOKENS * PANEL)) {
+                        let records = packed[slab * n * len..][..n * len].chunks(group * len);
+                        for (record, c) in records.zip(c.chunks_mut(group * PANEL)) {
                             way.multiply(record.len() / len, &tile, record, c, blocks);
                         }
                     }
