@@ -60,13 +60,13 @@ fn product(
     result
 }
 
-/// What rounding activations of 256 columns by one scale may add, on an ISA that does so for four to six bits, beside the half step of each block's own
-/// scale: a step of at most max |x|/127 for each of k products. The kernel's own tests are far narrower.
+/// What rounding activations of 256 columns by one scale may add, on an ISA that does so for formats under seven bits, beside the half step of each block's own
+/// scale, and rounding weights so: a step of at most max |x|/127 or max |w|/127 for each of k products. The kernels' own tests are far narrower.
 fn shared_scale(dtype: DType, w: &[f32], x: &[f32]) -> f32 {
     let largest = |v: &[f32]| v.iter().fold(0.0f32, |m, v| m.max(v.abs()));
     match dtype {
-        dtype if dtype.is_quantized() && !matches!(dtype, DType::Q8_0 | DType::IQ4_NL | DType::IQ4_XS) => {
-            largest(w) * x.len() as f32 * largest(x) / 127.0
+        dtype if dtype.is_quantized() && dtype != DType::Q8_0 => {
+            2.0 * largest(w) * x.len() as f32 * largest(x) / 127.0
         }
         _ => 0.0,
     }

@@ -7,9 +7,9 @@
 //! - both are the same loops around a kernel of an instruction set, and the one-row product (decoding), which memory
 //!   bounds, is a plain dot per weight row.
 //!
-//! [`scalar`] is the specification. AVX-512 and AVX-VNNI depart from it for four bits, AVX2 for four to six: activations share a scale
-//! per 256 columns, and the scales of several tokens' blocks are integers (`x86/slab.rs`, `x86/avx2/slab.rs`). Given up: sharing packed activations between products of one input (q, k, v),
-//! worth 3 %.
+//! [`scalar`] is the specification. The instruction sets of x86 depart from it where a format bears it: activations share a scale
+//! per 256 columns, and several tokens meet block scales as integers (`x86/avx2/slab.rs`) or weights rounded to a byte per slab (`x86/slab.rs`). Given up:
+//! sharing packed activations between products of one input (q, k, v), worth 1 %.
 
 mod float;
 mod int8;
@@ -242,21 +242,26 @@ fn dot_rows(m: usize, threads: usize) -> usize {
     (m.div_ceil(8 * threads)).next_multiple_of(2).clamp(16, 512)
 }
 
-/// Writes the sums of a piece, `c` `[panels][tokens][PANEL]`, to its tile of the output.
-fn store(tile: &mut super::pool::Tile<'_, f32>, c: &[f32], bias: Option<&[f32]>) {
-    let (tokens, first) = (tile.rows(), tile.first_col());
-    for token in 0..tokens {
-        for (panel, out) in tile.row(token).chunks_mut(PANEL).enumerate() {
-            let sums = &c[(panel * tokens + token) * PANEL..][..PANEL];
-            match bias {
-                None if let Ok(out) = <&mut [f32; PANEL]>::try_from(&mut *out) => out.copy_from_slice(sums),
-                Some(bias) => {
-                    let bias = &bias[first + panel * PANEL..];
-                    for ((out, sum), bias) in out.iter_mut().zip(sums).zip(bias) {
-                        *out = sum + bias;
-                    }
+/// Writes `sums` `[tokens][PANEL]`, of panel `panel` of a piece and the tokens from `first` on, to their places in the piece's tile of the output.
+fn store(
+    tile: &mut super::pool::Tile<'_, f32>,
+    panel: usize,
+    first: usize,
+    sums: &[f32],
+    bias: Option<&[f32]>,
+) {
+    let start = panel * PANEL;
+    let end = tile.cols().min(start + PANEL);
+    let bias = bias.map(|bias| &bias[tile.first_col()..][start..end]);
+    for (token, sums) in sums.as_chunks::<PANEL>().0.iter().enumerate() {
+        let out = &mut tile.row(first + token)[start..end];
+        match (bias, <&mut [f32; PANEL]>::try_from(&mut *out)) {
+            (None, Ok(out)) => *out = *sums,
+            (None, Err(_)) => out.copy_from_slice(&sums[..end - start]),
+            (Some(bias), _) => {
+                for ((out, sum), bias) in out.iter_mut().zip(sums).zip(bias) {
+                    *out = sum + bias;
                 }
-                None => out.copy_from_slice(&sums[..out.len()]),
             }
         }
     }

@@ -150,7 +150,9 @@ fn pass<I: FloatIsa, F: Plain>(isa: I, pool: &Pool, scratch: &mut Scratch, w: We
                     }
                 }
             }
-            store(&mut out, c, p.bias);
+            for (panel, c) in c.chunks_exact(n * PANEL).enumerate() {
+                store(&mut out, panel, 0, c, p.bias);
+            }
         });
     });
 }

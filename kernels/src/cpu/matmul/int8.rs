@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{cpu::pool::Pool, quant::ActBlock};
 
-/// Slabs of packed activations that stay in the second cache (1 MB on Zen 5) while the panels pass: 2·320 bytes a token, 0.4 MB a pass.
+/// Slabs of packed activations that stay in the second cache (1 MB on Zen 5) while the panels pass: 2·340 bytes a token at most, 0.4 MB a pass.
 const CHUNK: usize = 2;
 
 /// A slab of a panel of weights.
@@ -78,7 +78,7 @@ pub(crate) trait Int8Isa: Copy + Sync {
     fn dots<F: Unpack>(self, w: Weights<'_>, first: usize, x: &[ActSlab], out: &mut [f32]);
 
     /// Whether a token's activations share a scale per 256 columns here, not per 32. It is one answer for one token and for several, so that a
-    /// position computed again, among others or alone, meets the same codes; what remains is the rounding of block scales, some 1e-4.
+    /// position computed again, among others or alone, meets the same codes; what remains is how several tokens round the weights' side (NUMERICS.md).
     fn shares_scale<F: Unpack>(self) -> bool {
         false
     }
@@ -206,7 +206,8 @@ fn pass<I: Way<F>, F: Unpack>(way: I, pool: &Pool, scratch: &mut Scratch, w: Wei
             c.fill(0.0);
             let mut tile = Tile::ZERO;
             let chunk = chunk_of(CHUNK, n);
-            let first = |panel: usize| out.first_col() + panel * PANEL;
+            let column = out.first_col();
+            let first = |panel: usize| column + panel * PANEL;
             for start in (0..slabs).step_by(chunk) {
                 let end = slabs.min(start + chunk);
                 for (panel, c) in c.chunks_exact_mut(n * PANEL).enumerate() {
@@ -218,13 +219,16 @@ fn pass<I: Way<F>, F: Unpack>(way: I, pool: &Pool, scratch: &mut Scratch, w: Wei
                         }
                         let blocks = (k - slab * SLAB).min(SLAB) / ActBlock::LEN;
                         let records = packed[slab * n * len..][..n * len].chunks(group * len);
-                        for (record, c) in records.zip(c.chunks_mut(group * PANEL)) {
+                        for (i, (record, c)) in records.zip(c.chunks_mut(group * PANEL)).enumerate() {
                             way.multiply(record.len() / len, &tile, record, c, blocks);
+                            // At once: the sums are near, and the kernel runs on while memory takes them.
+                            if slab + 1 == slabs {
+                                store(&mut out, panel, i * group, c, p.bias);
+                            }
                         }
                     }
                 }
             }
-            store(&mut out, c, p.bias);
         });
     });
 }

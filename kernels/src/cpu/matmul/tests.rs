@@ -74,27 +74,51 @@ fn magnitude(case: &Case, w: &[f32], x: &[f32]) -> f64 {
     sums.sum()
 }
 
+/// Whether the format has six bits a weight at most.
+fn coarse(dtype: DType) -> bool {
+    dtype.block_bytes() * 8 <= 6 * dtype.block_len()
+}
+
 /// Columns whose activations share a scale.
 fn shared(dtype: DType, isa: Isa) -> usize {
     let four_bits = matches!(dtype, DType::Q4_0 | DType::Q4_1 | DType::Q4_K);
     let more_bits = matches!(dtype, DType::Q5_0 | DType::Q5_1 | DType::Q5_K | DType::Q6_K);
     let by_slab = match isa.name() {
-        "avx512-vnni" | "avx2-vnni" => four_bits,
+        "avx512-vnni" => coarse(dtype) || dtype == DType::Q6_K,
+        "avx2-vnni" => four_bits,
         "avx2" => four_bits || more_bits,
         _ => false,
     };
     if by_slab { SLAB } else { 32 }
 }
 
-/// What a kernel that sums slabs in integers computes (x86/slab.rs, x86/avx2/slab.rs), and what it may differ by: Σ w·q·d with codes q of 256
-/// columns. Scales are off by half a step of max(a, c′/8)/STEPS, times (z + 8)·Σ|q|; where a block's sum is negative, Σq is taken an
-/// eighth of a step too low. With random codes the largest weight is 4 times that maximum or more, and 16 times a in Q6_K.
-fn by_slab(dtype: DType, w: &[f32], x: &[f32]) -> (f64, f64) {
-    let scale = match dtype {
-        DType::Q4_0 | DType::Q4_1 | DType::Q4_K => (8.0 + 8.0) / 2.0 / 4000.0 / 4.0,
-        DType::Q6_K => 32.0 / 2.0 / 2000.0 / 16.0,
-        _ => (16.0 + 8.0) / 2.0 / 2000.0 / 4.0,
+/// What one weight may be off by, in units of its slab's largest, where several tokens meet it in the way of `isa`, and what a block's sum
+/// of activations may be off by, in 8-bit steps of theirs.
+///
+/// x86/slab.rs: rounded to a 127th of the largest that the codes of the row's slab could stand for, taken as twice the largest there is, by a scale
+/// of 256ths of that: half a unit, and (2^bits + 1)/512; Q6_K is exact. x86/avx2/slab.rs: scales are off by half a step of max(a, c′/8)/STEPS, times z + 8; where a
+/// block's sum is negative, Σq is taken an eighth of a step too low, and with random codes the largest weight is 4 times that maximum or more, and 16 times a in Q6_K.
+fn rounding(dtype: DType, isa: Isa) -> (f64, f64) {
+    let iq4 = matches!(dtype, DType::IQ4_NL | DType::IQ4_XS);
+    let five_bits = matches!(dtype, DType::Q5_0 | DType::Q5_1 | DType::Q5_K);
+    let codes = if iq4 {
+        256.0
+    } else if five_bits {
+        32.0
+    } else {
+        16.0
     };
+    match (isa.name(), dtype) {
+        ("avx512-vnni", DType::Q6_K) => (0.0, 0.0),
+        ("avx512-vnni", _) => (2.0 / 127.0 * (0.5 + (codes + 1.0) / 512.0), 0.0),
+        (_, DType::Q6_K) => (32.0 / 2.0 / 2000.0 / 16.0, 8.0 / 4.0),
+        _ if codes == 16.0 => ((8.0 + 8.0) / 2.0 / 4000.0 / 4.0, 8.0 / 4.0),
+        _ => ((16.0 + 8.0) / 2.0 / 2000.0 / 4.0, 8.0 / 4.0),
+    }
+}
+
+/// What a kernel that sums slabs in integers computes, Σ w·q·d with codes q of 256 columns, and what it may differ by.
+fn by_slab((weight, start): (f64, f64), w: &[f32], x: &[f32]) -> (f64, f64) {
     let slabs = w.chunks(SLAB).zip(x.chunks(SLAB)).map(|(w, x)| {
         let amax = x.iter().fold(0.0f32, |m, x| m.max(x.abs()));
         let largest = f64::from(w.iter().fold(0.0f32, |m, w| m.max(w.abs())));
@@ -105,7 +129,7 @@ fn by_slab(dtype: DType, w: &[f32], x: &[f32]) -> (f64, f64) {
             sum += d * f64::from(*w) * q;
             size += q.abs();
         }
-        (sum, d * largest * (size * scale + 8.0 / 4.0))
+        (sum, d * largest * (size * weight + start))
     });
     slabs.fold((0.0, 0.0), |(sum, bound), (s, b)| (sum + s, bound + b))
 }
@@ -130,7 +154,8 @@ fn check(case: &Case, rng: &mut Rng) {
                 let (got, mut expected) = (got[token * m + row], f64::from(expected[token * m + row]));
                 let mut bound = 2.0 * additions as f64 * 2f64.powi(-24) * (magnitude(case, w, x) + 1.0);
                 if shared(dtype, isa) == SLAB {
-                    let (sum, steps) = by_slab(dtype, w, x);
+                    let rounding = if n == 1 { (0.0, 0.0) } else { rounding(dtype, isa) };
+                    let (sum, steps) = by_slab(rounding, w, x);
                     expected = sum + f64::from(bias.map_or(0.0, |bias| bias[row]));
                     bound += steps;
                 }
@@ -206,7 +231,7 @@ fn a_short_last_slab_is_scaled_by_itself() {
         for isa in Isa::available() {
             let got = product(&case, isa, &x, &w, None);
             let far = got.iter().zip(&want).fold(0.0f32, |far, (a, b)| far.max((a - b).abs()));
-            // A sum below 0 takes Σx an eighth of a step too low, of 127 · 8.
+            // A sum below 0 takes Σx an eighth of a step too low, of 127 · 8; a weight rounded to 8 bits is off by 1 in 254.
             assert!(far < 0.01 * most, "{isa}, {n} rows: {far} of {most}");
         }
     }

@@ -68,7 +68,10 @@ pub(super) fn requantize<F: Unpack>(tile: &mut Tile, blocks: usize) {
                 *scales = [a, first];
             }
             let largest = _mm512_castsi512_ps(largest);
-            _mm512_store_ps(tile.d.as_mut_ptr().add(lane), _mm512_mul_ps(largest, _mm512_set1_ps(1.0 / 127.0)));
+            _mm512_store_ps(
+                tile.d.as_mut_ptr().add(lane),
+                _mm512_mul_ps(largest, _mm512_set1_ps(1.0 / 127.0)),
+            );
             let some = _mm512_cmp_ps_mask::<_CMP_GT_OQ>(largest, zero);
             // In 256ths of d.
             let inverse = _mm512_maskz_div_ps(some, _mm512_set1_ps(127.0 * 256.0), largest);
@@ -203,7 +206,10 @@ unsafe fn kernel<const T: usize>(tile: &Tile, record: *const i32, c: *mut f32, b
                 let at = c.add(i * PANEL + 16 * half);
                 let scale = _mm512_set1_epi32(*record.add(i * LEN + SlabRecord::SCALE));
                 let d = _mm512_mul_ps(d, _mm512_castsi512_ps(scale));
-                _mm512_storeu_ps(at, _mm512_fmadd_ps(_mm512_cvtepi32_ps(acc[i][half]), d, _mm512_loadu_ps(at)));
+                _mm512_storeu_ps(
+                    at,
+                    _mm512_fmadd_ps(_mm512_cvtepi32_ps(acc[i][half]), d, _mm512_loadu_ps(at)),
+                );
             }
         }
     }
