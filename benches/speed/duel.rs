@@ -40,9 +40,12 @@ pub struct Item<'a> {
 
 /// All items of a run.
 pub struct Bench {
-    criterion: Criterion,
+    /// None where nothing is timed.
+    criterion: Option<Criterion>,
     /// What it is made with.
     pub machine: Machine,
+    /// Items that were run without being timed.
+    run: usize,
     ratios: Vec<Ratio>,
 }
 
@@ -58,17 +61,22 @@ struct Ratio {
 
 impl Bench {
     /// Nothing timed yet.
-    pub fn new(criterion: Criterion, machine: Machine) -> Self {
-        Self { criterion, machine, ratios: Vec::new() }
+    pub fn new(machine: Machine, criterion: fn() -> Criterion) -> Self {
+        Self { criterion: machine.timed.then(criterion), machine, run: 0, ratios: Vec::new() }
     }
 
-    /// Times `item`, unless the command line's filter leaves it out.
+    /// Times `item`, unless the command line's filter leaves it out; or runs it once, where nothing is timed.
     pub fn item(&mut self, item: Item<'_>) {
         let Item { name, work, differ, ours, theirs } = item;
+        let Some(criterion) = &mut self.criterion else {
+            Duel::new(&name, ours(), theirs(), differ).take_turns(1);
+            self.run += 1;
+            return;
+        };
         let mut makers = Some((ours, theirs));
         let mut duel: Option<Duel> = None;
         let (group, id) = name.split_once('/').unwrap_or((&name, "all"));
-        let mut group = self.criterion.benchmark_group(group);
+        let mut group = criterion.benchmark_group(group);
         group.throughput(work).sampling_mode(SamplingMode::Flat).bench_function(id, |b| {
             if let Some((ours, theirs)) = makers.take() {
                 duel = Some(Duel::new(&name, ours(), theirs(), differ));
@@ -77,7 +85,7 @@ impl Bench {
             b.iter_custom(|iterations| duel.take_turns(iterations));
         });
         group.finish();
-        if let Some(duel) = duel.filter(|_| self.machine.timed) {
+        if let Some(duel) = duel {
             self.note(duel.ratios(&name));
         }
     }
@@ -99,7 +107,10 @@ impl Bench {
 
     /// Ends the run with a table of the ratios.
     pub fn finish(self) {
-        self.criterion.final_summary();
+        match &self.criterion {
+            Some(criterion) => criterion.final_summary(),
+            None => println!("{} items ran; cargo bench times them", self.run),
+        }
         if self.ratios.is_empty() {
             return;
         }
@@ -134,6 +145,8 @@ impl Duel {
     fn new(name: &str, mut ours: Box<dyn Side>, theirs: Vec<Box<dyn Side>>, differ: f64) -> Self {
         ours.run();
         let ours_gave = ours.result();
+        let sum: f32 = ours_gave.iter().map(|x| x.abs()).sum();
+        assert!(sum.is_finite() && sum > 0.0, "{name}: {} gave nothing: Σ|x| is {sum}", ours.name());
         ours.rest();
         let checked = theirs.into_iter().map(|mut side| {
             side.run();

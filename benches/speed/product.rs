@@ -40,14 +40,12 @@ pub fn one_token(bench: &mut Bench) {
     }
 }
 
-/// Every type, for a prompt; and the shapes of LLaVA-1.5-7B's MLP and of CLIP's in the types they come in.
+/// Every type, for a prompt, at the shapes of LLaVA-1.5-7B's blocks; and CLIP's, whose weights are F16.
 pub fn many_tokens(bench: &mut Bench) {
-    let square = types().map(|dtype| (dtype, 4096, 4096, PROMPT));
-    let mlp = [DType::Q4_0, DType::Q4_K, DType::Q6_K, DType::Q8_0, DType::F16]
-        .into_iter()
-        .flat_map(|dtype| [(dtype, 11008, 4096, PROMPT), (dtype, 4096, 11008, PROMPT)]);
+    let shapes = [(4096, 4096), (11008, 4096), (4096, 11008)];
+    let llama = types().flat_map(|dtype| shapes.map(|(m, k)| (dtype, m, k, PROMPT)));
     let clip = [(1024, 1024), (4096, 1024), (1024, 4096)].map(|(m, k)| (DType::F16, m, k, PICTURE));
-    for (dtype, m, k, n) in square.chain(mlp).chain(clip) {
+    for (dtype, m, k, n) in llama.chain(clip) {
         let n = if bench.machine.timed { n } else { 9 };
         // Operations: a multiplication and an addition for each weight and row.
         let work = Throughput::Elements(2 * (m * k * n) as u64);

@@ -16,18 +16,22 @@ pub struct Llama {
 }
 
 impl Llama {
-    /// The model at `path`, with a cache of `length` positions.
+    /// The model at `path`, with a cache of `length` positions; its weights repacked where llama.cpp does so, or as they lie in the file.
     ///
     /// # Panics
     /// llama.cpp does not load it, or has no memory for it.
-    pub fn open(path: &Path, length: usize, threads: usize) -> Self {
+    pub fn open(path: &Path, length: usize, threads: usize, repack: bool) -> Self {
         let name = CString::new(path.to_str().expect("a path in UTF-8")).expect("no zeros in a path");
         let count = i32::try_from(threads).expect("a number of threads");
         // SAFETY: the path ends in zero and outlives the call; parameters are llama.cpp's defaults with numbers changed; what it returns is checked.
         // The threads outlive the context that is told of them.
         unsafe {
             sys::llama_backend_init();
-            let model = sys::llama_model_load_from_file(name.as_ptr(), sys::llama_model_default_params());
+            let model = {
+                let mut params = sys::llama_model_default_params();
+                params.use_extra_bufts = repack;
+                sys::llama_model_load_from_file(name.as_ptr(), params)
+            };
             assert!(
                 !model.is_null(),
                 "{}: llama.cpp does not load it; it takes text models without a tower",

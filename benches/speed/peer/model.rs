@@ -18,7 +18,7 @@ use crate::{
 /// Two programs that round differently at some hundred products one after the other; work that is wrong differs by more than all.
 const DIFFER: f64 = 0.1;
 /// Pairs of turns: a run takes seconds.
-const PAIRS: usize = 3;
+const PAIRS: usize = 5;
 
 /// Both tests of the file that the environment names.
 pub fn whole_model(bench: &mut Bench) {
@@ -34,7 +34,10 @@ pub fn whole_model(bench: &mut Bench) {
             work: Throughput::Elements(work.count as u64),
             differ: DIFFER,
             ours: Box::new(|| Box::new(Ours::open(&machine, path, work))),
-            theirs: Box::new(|| vec![Box::new(Theirs::open(&machine, path, work)) as Box<dyn Side>]),
+            theirs: Box::new(|| {
+                let open = |repack| Box::new(Theirs::open(&machine, path, work, repack)) as Box<dyn Side>;
+                [true, false].map(open).into()
+            }),
         };
         bench.long_item(item, PAIRS);
     }
@@ -112,28 +115,29 @@ impl Side for Ours {
 
 struct Theirs {
     llama: llama::Llama,
+    how: &'static str,
     tokens: Vec<u32>,
     work: Work,
 }
 
 impl Theirs {
-    fn open(machine: &Machine, path: &Path, work: Work) -> Self {
-        let mut llama = llama::Llama::open(path, work.length(), machine.threads);
+    fn open(machine: &Machine, path: &Path, work: Work, repack: bool) -> Self {
+        let mut llama = llama::Llama::open(path, work.length(), machine.threads, repack);
         let tokens = work.tokens();
         if work.depth > 0 {
             llama.forward(&tokens[..work.depth], 0);
         }
-        Self { llama, tokens, work }
+        Self { llama, how: if repack { "" } else { ", --no-repack" }, tokens, work }
     }
 }
 
 impl Side for Theirs {
     fn name(&self) -> String {
-        "llama.cpp".into()
+        format!("llama.cpp{}", self.how)
     }
 
     fn run(&mut self) {
-        let Self { llama, tokens, work } = self;
+        let Self { llama, tokens, work, .. } = self;
         work.run(tokens, |tokens, first| llama.forward(tokens, first));
     }
 
