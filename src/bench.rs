@@ -27,6 +27,7 @@ use std::{
 use anyhow::bail;
 use clap::{Args as ClapArgs, value_parser};
 use pumice_kernels::{DType, Isa, cpu::physical_cores};
+use pumice_models::gguf::Holding;
 
 use self::{
     energy::{Found, Meter},
@@ -40,7 +41,7 @@ use self::{
     test::Test,
     text::Plans,
 };
-use crate::{Usage, interrupt, terminal};
+use crate::{Usage, holding::HoldingArgs, interrupt, terminal};
 
 /// Arguments of `pumice bench`.
 #[derive(ClapArgs)]
@@ -95,6 +96,8 @@ pub struct Args {
     /// Type of the KV cache: f16, f32 or q8_0. llama.cpp's -ctk is understood too.
     #[arg(long = "cache-type", alias = "cache-type-k", value_name = "TYPE", default_value = "f16")]
     cache_type: String,
+    #[command(flatten)]
+    holding: HoldingArgs,
     /// Leave the file in the page cache: no cold loads.
     #[arg(long)]
     no_cold: bool,
@@ -174,14 +177,15 @@ fn run_model(args: &Args, settings: Vec<Setting>, out: &mut dyn Write) -> anyhow
         found => found?,
     };
     let images = images(args, &model)?;
-    let talk = Talk { images, cache_type, ops: args.ops, force: args.force };
-    let plans = Plans { tests, cache_type, ops: args.ops, force: args.force };
+    let holding = args.holding;
+    let talk = Talk { images, cache_type, holding, ops: args.ops, force: args.force };
+    let plans = Plans { tests, cache_type, holding, ops: args.ops, force: args.force };
     let mut session = Session::new(settings.clone(), args.repetitions as usize, stopped, meter());
     let each = session.settings.len() * session.repeats;
     session.expect(each * (plans.tests.len() + talk.tests()));
     measure(&mut session, &model, talk, &plans, !args.no_cold)?;
     let was_stopped = session.is_stopped();
-    let mut rows = session.finish(&common(&model, cache_type));
+    let mut rows = session.finish(&common(&model, cache_type, args.holding.holding()));
     let rates = if was_stopped { Vec::new() } else { roofline::measure(&settings)? };
     roofline::fill(&mut rows, &model, cache_type, &rates)?;
     if let Some(path) = &args.save {
@@ -237,7 +241,7 @@ fn measure(
 }
 
 /// What all rows of this run have in common.
-fn common(model: &Model, cache_type: DType) -> Record {
+fn common(model: &Model, cache_type: DType, holding: Holding) -> Record {
     Record {
         run_id: format!("{}-{}", machine::now(), std::process::id()),
         build_commit: machine::COMMIT.into(),
@@ -245,6 +249,8 @@ fn common(model: &Model, cache_type: DType) -> Record {
         cpu_info: machine::name(),
         os: machine::system(),
         memory_size: machine::memory(),
+        no_mmap: holding.copy,
+        mlock: holding.lock,
         type_k: cache_type.name().to_ascii_lowercase(),
         n_batch: pumice_models::llama::LlamaOptions::default().batch,
         ..model.row.clone()

@@ -19,7 +19,7 @@ use pumice_runtime::{
     prompt::Format,
 };
 
-use crate::{interrupt, terminal};
+use crate::{holding::HoldingArgs, interrupt, terminal};
 
 /// Arguments of `pumice chat`.
 #[derive(ClapArgs)]
@@ -80,6 +80,8 @@ pub struct Args {
     image_after: bool,
     #[command(flatten)]
     sampling: Sampling,
+    #[command(flatten)]
+    holding: HoldingArgs,
     /// Open the model even where the estimate of memory says that it does not fit.
     #[arg(long)]
     force: bool,

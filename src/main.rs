@@ -6,6 +6,7 @@
 
 mod bench;
 mod chat;
+mod holding;
 mod inspect;
 mod interrupt;
 mod parts;

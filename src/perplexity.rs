@@ -26,7 +26,7 @@ use pumice_runtime::{
     perplexity::{Options, Passage, Subject, conversation, measure, read_rows, windows},
 };
 
-use crate::{Usage, chat::demo::Demo, interrupt, terminal};
+use crate::{Usage, chat::demo::Demo, holding::HoldingArgs, interrupt, terminal};
 use show::{Outcome, Running};
 
 /// Tokens of a window where -c does not say: `llama-perplexity`'s.
@@ -88,6 +88,8 @@ pub struct Args {
     /// How conversations are written; by default as the file says.
     #[arg(long, value_name = "NAME", requires = "images")]
     template: Option<String>,
+    #[command(flatten)]
+    holding: HoldingArgs,
     /// Measure even where the estimate of memory says that it does not fit.
     #[arg(long)]
     force: bool,
@@ -106,9 +108,9 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     if args.model.is_none() {
         terminal::note(&format!("the demo model: {} (-m FILE takes another)", model.display()));
     }
-    let text = File::open(&model)?;
+    let text = args.holding.open(&model)?;
     let ctx = context(&args, &text)?;
-    let mmproj = args.mmproj.as_deref().map(File::open).transpose()?;
+    let mmproj = args.mmproj.as_deref().map(|path| args.holding.open(path)).transpose()?;
     let vision = sight(&args, &text, mmproj.as_ref())?;
     let first = Machine {
         isa: named_isa("--isa", args.isa.as_deref())?,
@@ -158,8 +160,8 @@ fn reference(
     first: Machine,
     subject: &Subject,
 ) -> anyhow::Result<Subject> {
-    let file = File::open(path)?;
-    let mmproj = args.reference_mmproj.as_deref().map(File::open).transpose()?;
+    let file = args.holding.open(path)?;
+    let mmproj = args.reference_mmproj.as_deref().map(|path| args.holding.open(path)).transpose()?;
     let vision = sight(args, &file, mmproj.as_ref())?.or(eyes);
     let mut machine = first;
     if let Some(name) = &args.reference_isa {

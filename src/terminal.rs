@@ -57,6 +57,11 @@ pub fn size(bytes: u64) -> String {
     }
 }
 
+/// `1 thread`, `2 threads`.
+pub fn threads(n: usize) -> String {
+    format!("{n} thread{}", if n == 1 { "" } else { "s" })
+}
+
 /// Seconds with three digits: `0.012 s`, `1.53 s`, `74.1 s`.
 pub fn seconds(s: f64) -> String {
     match s {

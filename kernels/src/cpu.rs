@@ -15,6 +15,7 @@ mod neon_matmul;
 mod neon_probe;
 pub mod pool;
 pub(crate) mod probe;
+mod quantize;
 pub(crate) mod scalar;
 mod simd;
 #[cfg(target_arch = "x86_64")]
@@ -22,6 +23,7 @@ mod x86;
 
 pub use cores::physical_cores;
 pub use isa::Isa;
+pub use quantize::quantize;
 
 use crate::{Backend, Bytes, DType, Error, Gelu, Result, Tensor, quant};
 use buffer::{Buffer, Data};

@@ -3,7 +3,7 @@
 //! A format is a property of a weight. Nothing above the kernels sees a block; the kernels see it only inside `matmul`
 //! and `get_rows`. What stands here is the specification: [`quantize`] is deterministic on every machine (no fused
 //! multiply-add, sums in a fixed order), [`dequantize`] gives the very bits that gguf-py gives, and [`dot`] is the scalar
-//! product that every SIMD path and shader must agree with. Byte layouts and names are ggml's (`ggml-common.h`).
+//! product that every SIMD path and shader must agree with. [`crate::cpu::quantize`] is [`quantize`] compiled for wider vectors. Byte layouts and names are ggml's (`ggml-common.h`).
 //!
 //! `Q4_0`, `Q4_1`, `Q5_0`, `Q5_1` and `Q8_0` without importances are quantized to the bytes of ggml's reference. For all else
 //! `fit` searches the scales; the objective is the plain squared error, or with an importance per column the error weighted by
@@ -75,6 +75,19 @@ macro_rules! with_block {
 /// `importance` not `cols` long, or `dtype` is I32.
 #[track_caller]
 pub fn quantize(dtype: DType, cols: usize, src: &[f32], dst: &mut [u8], importance: Option<&[f32]>) {
+    quantize_with(dtype, cols, src, dst, importance);
+}
+
+/// The same, to be compiled with the instructions of whoever calls it: everything on the way is inlined.
+#[inline(always)]
+#[track_caller]
+pub(crate) fn quantize_with(
+    dtype: DType,
+    cols: usize,
+    src: &[f32],
+    dst: &mut [u8],
+    importance: Option<&[f32]>,
+) {
     let row_bytes = dtype.row_bytes(cols);
     assert!(
         cols > 0
@@ -92,6 +105,7 @@ pub fn quantize(dtype: DType, cols: usize, src: &[f32], dst: &mut [u8], importan
     with_block!(dtype, quantize_blocks(cols, src, dst, importance), float::from_f32(dtype, src, dst));
 }
 
+#[inline(always)]
 fn quantize_blocks<B: Block>(cols: usize, src: &[f32], dst: &mut [u8], importance: Option<&[f32]>) {
     let blocks = bytemuck::cast_slice_mut::<u8, B>(dst);
     for (x, row) in src.chunks_exact(cols).zip(blocks.chunks_exact_mut(cols / B::LEN)) {
@@ -147,11 +161,13 @@ fn nibbles(qs: &[u8; 16]) -> [u8; 32] {
 }
 
 /// The low 4 bits of 32 codes in 16 bytes: what [`nibbles`] splits.
+#[inline(always)]
 fn pack_nibbles(q: &[u8; 32]) -> [u8; 16] {
     std::array::from_fn(|i| (q[i] & 15) | (q[i + 16] << 4))
 }
 
 /// Bit 4 of 32 codes in 4 bytes: bit i is that of element i.
+#[inline(always)]
 fn pack_fifth(q: &[u8; 32]) -> [u8; 4] {
     (0..32).fold(0u32, |bits, i| bits | (u32::from(q[i] >> 4) & 1) << i).to_le_bytes()
 }
@@ -164,11 +180,13 @@ fn five_bits(qs: &[u8; 16], qh: [u8; 4]) -> [u8; 32] {
 
 /// `x` as the array it is: the parts of a quantizer hand each other slices of known length.
 #[track_caller]
+#[inline(always)]
 fn array<const N: usize>(x: &[f32]) -> &[f32; N] {
     x.try_into().expect("a slice as long as the block")
 }
 
 /// Makes every block of `out` from its 32 elements alone.
+#[inline(always)]
 fn one_by_one<B: Block>(x: &[f32], out: &mut [B], f: impl Fn(&[f32; 32]) -> B) {
     for (x, out) in x.chunks_exact(32).zip(out) {
         *out = f(array(x));

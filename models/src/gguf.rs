@@ -21,7 +21,11 @@ pub use types::TensorInfo;
 pub use value::{Array, Value};
 pub use write::{Header, OnDisk, Writer};
 
-use crate::{Error, Result, map::map};
+pub use crate::map::Holding;
+use crate::{
+    Error, Result,
+    map::{Held, hold, map},
+};
 
 /// The key that changes the alignment of tensor data.
 const ALIGNMENT_KEY: &str = "general.alignment";
@@ -39,6 +43,7 @@ pub struct File {
     key_index: HashMap<String, usize>,
     tensors: Vec<TensorInfo>,
     tensor_index: HashMap<String, usize>,
+    unlocked: Option<String>,
 }
 
 /// One shard.
@@ -49,17 +54,38 @@ struct Part {
 }
 
 impl File {
-    /// Opens the file at `path`; of a split model all parts, whichever is named.
+    /// Maps the file at `path`; of a split model all parts, whichever is named.
     ///
     /// # Errors
     /// A part is missing or unreadable, or a header breaks a rule of the format.
     pub fn open(path: &Path) -> Result<Self> {
+        Self::open_as(path, Holding::default())
+    }
+
+    /// As [`File::open`], its bytes held as `holding` says. That they could not be locked is no error:
+    /// [`File::unlocked`] tells it.
+    ///
+    /// # Errors
+    /// As [`File::open`].
+    pub fn open_as(path: &Path, holding: Holding) -> Result<Self> {
+        // Of a split model it may be any part; which, its header says, so that is mapped first.
         let data = map(path)?;
         let head = read::part(path, &data, 0)?;
-        match split_number(path, &head.keys, "split.count")? {
-            None | Some(0 | 1) => Self::assemble(path, vec![(path.into(), data, head)]),
-            Some(count) => Self::open_split(path, count),
+        if let Some(count @ 2..) = split_number(path, &head.keys, "split.count")? {
+            return Self::open_split(path, count, holding);
         }
+        if holding == Holding::default() {
+            return Self::assemble(path, vec![(path.into(), data, head)]);
+        }
+        let Held { bytes, unlocked } = hold(path, holding)?;
+        // Read anew: the file may be another one by now.
+        let head = read::part(path, &bytes, 0)?;
+        Ok(Self { unlocked, ..Self::assemble(path, vec![(path.into(), bytes, head)])? })
+    }
+
+    /// Why the system did not lock the file's bytes though it was asked to.
+    pub fn unlocked(&self) -> Option<&str> {
+        self.unlocked.as_deref()
     }
 
     /// Reads a whole model from memory. `name` stands for the path in messages.
@@ -80,7 +106,7 @@ impl File {
     }
 
     /// Opens all `count` parts of the split model that `path` belongs to.
-    fn open_split(path: &Path, count: u64) -> Result<Self> {
+    fn open_split(path: &Path, count: u64, holding: Holding) -> Result<Self> {
         let Some((stem, named)) = split_name(path) else {
             return Err(Error::unsupported(
                 path,
@@ -97,7 +123,7 @@ impl File {
                 format!("is {count} but the file's name says {named}; give it its original name"),
             ));
         }
-        let mut parts = Vec::new();
+        let (mut parts, mut unlocked) = (Vec::new(), None);
         for no in 0..count {
             let part = path.with_file_name(format!("{stem}-{:05}-of-{count:05}.gguf", no + 1));
             if !part.exists() {
@@ -109,7 +135,9 @@ impl File {
                     ),
                 ));
             }
-            let data = map(&part)?;
+            let held = hold(&part, holding)?;
+            let data = held.bytes;
+            unlocked = unlocked.or(held.unlocked);
             let head = read::part(&part, &data, parts.len())?;
             for (key, wanted) in [("split.no", no), ("split.count", count)] {
                 let found = split_number(&part, &head.keys, key)?;
@@ -138,7 +166,7 @@ impl File {
                         models, fetch them again"
                 ),
             )),
-            _ => Self::assemble(path, parts),
+            _ => Ok(Self { unlocked, ..Self::assemble(path, parts)? }),
         }
     }
 
@@ -151,6 +179,7 @@ impl File {
             key_index: HashMap::new(),
             tensors: Vec::new(),
             tensor_index: HashMap::new(),
+            unlocked: None,
         };
         for (i, (path, data, head)) in parts.into_iter().enumerate() {
             if i == 0 {

@@ -9,7 +9,7 @@ use std::{
 use pumice_kernels::{Bytes, DType};
 use pumice_models::{
     Error,
-    gguf::{Array, File, Header, Value, Writer},
+    gguf::{Array, File, Header, Holding, Value, Writer},
 };
 
 #[path = "gguf/damaged.rs"]
@@ -99,6 +99,39 @@ fn unaligned_bytes_from_memory_are_moved() {
     let t = f.need_tensor("x.weight").unwrap();
     assert_eq!(f.bytes(t).as_ptr().addr() % 16, 0);
     assert_eq!(&f.bytes(t)[..], (0u8..48).collect::<Vec<_>>());
+}
+
+/// kB that this process has locked; `None` where the system does not tell.
+fn locked() -> Option<u64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmLck:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse().ok()
+}
+
+#[test]
+fn read_into_memory_or_locked_it_is_the_same_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("held.gguf");
+    fs::write(&path, sample()).unwrap();
+    for (copy, lock) in [(true, false), (false, true), (true, true)] {
+        let f = File::open_as(&path, Holding { copy, lock }).unwrap();
+        let t = f.need_tensor("x.weight").unwrap();
+        assert_eq!(&f.bytes(t)[..], (0u8..48).collect::<Vec<_>>());
+        assert_eq!((f.path(), f.size()), (path.as_path(), sample().len() as u64));
+        assert!(lock || f.unlocked().is_none());
+        // A system may allow nobody to lock anything; where it says nothing, it did.
+        if let (true, None, Some(kb)) = (lock, f.unlocked(), locked()) {
+            assert!(kb > 0, "nothing is locked");
+        }
+        if copy {
+            // What is read once is not touched by what becomes of the file.
+            fs::write(&path, vec![0; sample().len()]).unwrap();
+            assert_eq!(f.bytes(t)[1], 1);
+            fs::write(&path, sample()).unwrap();
+        }
+    }
+    let absent = File::open_as(&dir.path().join("absent.gguf"), Holding { copy: true, lock: false });
+    refused(absent, &["absent.gguf", "open"]);
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! The run: tensors stream from the mapped source through a pool of threads into temporary files.
 //!
 //! A tensor is cut into pieces of rows. Each wave takes a few pieces per thread: read to f32, quantize, and if asked
-//! compare with what was read; then the wave's bytes are written in order. Memory is bounded by the wave, not the tensor.
+//! compare with what was read. While a wave is made, the one before it is written, in order. Memory is bounded by two waves,
+//! not by the tensor.
 
 mod space;
 
@@ -11,10 +12,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use pumice_kernels::{
-    DType,
-    quant::{self, error::Deviation},
-};
+use pumice_kernels::{DType, Isa, cpu, quant::error::Deviation};
 use pumice_models::gguf::Writer;
 use rayon::prelude::*;
 
@@ -148,24 +146,57 @@ fn convert_all<W: Write + Send>(
     writers: &mut [Writer<W>],
     progress: &dyn Progress,
 ) -> Result<Vec<TensorReport>> {
-    let total = plan.bytes();
-    let mut done = 0;
+    let mut out = Output { writers, progress, done: 0, total: plan.bytes(), made: None };
     let mut tiles = Tiles::default();
     let mut reports = Vec::with_capacity(plan.tensors.len());
     for (index, (tensor, planned)) in source.tensors.iter().zip(&plan.tensors).enumerate() {
         progress.tensor(index, plan.tensors.len(), planned);
-        let mut write = |bytes: &[u8]| {
-            writers[planned.file].write(&planned.name, bytes)?;
-            done += bytes.len() as u64;
-            if progress.advance(done, total) { Ok(()) } else { Err(Error::Cancelled) }
-        };
         let error = match tensor.repeats() {
-            Some(random) => tiles.write(tensor, random, planned.to, &mut write).map(|()| None)?,
-            None => convert(tensor, planned.to, options.measure, &mut write)?,
+            Some(random) => tiles.write(tensor, random, planned, &mut out).map(|()| None)?,
+            None => convert(tensor, planned, options.measure, &mut out)?,
         };
         reports.push(TensorReport { planned: planned.clone(), error });
     }
+    out.flush()?;
     Ok(reports)
+}
+
+/// Where bytes go, and the wave that is made but not yet written.
+struct Output<'a, W: Write> {
+    writers: &'a mut [Writer<W>],
+    progress: &'a dyn Progress,
+    done: u64,
+    total: u64,
+    made: Option<(&'a Planned, Vec<Vec<u8>>)>,
+}
+
+impl<'a, W: Write> Output<'a, W> {
+    /// Writes the next bytes of `tensor`, after all that was made before.
+    fn write(&mut self, tensor: &Planned, bytes: &[u8]) -> Result<()> {
+        self.flush()?;
+        self.put(tensor, bytes)
+    }
+
+    /// Keeps the next pieces of `tensor` until the next wave is in the making, or the end.
+    fn keep(&mut self, tensor: &'a Planned, pieces: Vec<Vec<u8>>) -> Result<()> {
+        self.flush()?;
+        self.made = Some((tensor, pieces));
+        Ok(())
+    }
+
+    /// Writes what was kept.
+    fn flush(&mut self) -> Result<()> {
+        match self.made.take() {
+            Some((tensor, pieces)) => pieces.iter().try_for_each(|bytes| self.put(tensor, bytes)),
+            None => Ok(()),
+        }
+    }
+
+    fn put(&mut self, tensor: &Planned, bytes: &[u8]) -> Result<()> {
+        self.writers[tensor.file].write(&tensor.name, bytes)?;
+        self.done += bytes.len() as u64;
+        if self.progress.advance(self.done, self.total) { Ok(()) } else { Err(Error::Cancelled) }
+    }
 }
 
 /// Rows of synthetic tensors in their types, each kind converted once: by type, columns and spread.
@@ -174,14 +205,14 @@ struct Tiles(HashMap<(DType, usize, u32), Vec<u8>>);
 
 impl Tiles {
     /// Writes a tensor whose rows repeat.
-    fn write(
+    fn write<W: Write>(
         &mut self,
         tensor: &SourceTensor,
         random: &Random,
-        dtype: DType,
-        write: &mut dyn FnMut(&[u8]) -> Result<()>,
+        planned: &Planned,
+        out: &mut Output<'_, W>,
     ) -> Result<()> {
-        let (rows, cols) = (tensor.rows(), tensor.cols());
+        let (rows, cols, dtype) = (tensor.rows(), tensor.cols(), planned.to);
         let period = random.period.unwrap_or(rows);
         let row_bytes = cols / dtype.block_len() * dtype.block_bytes();
         let tile = match self.0.entry((dtype, cols, random.spread.to_bits())) {
@@ -202,23 +233,24 @@ impl Tiles {
         while row < rows {
             let at = (row + random.rotation()) % period;
             let count = (period - at).min(rows - row);
-            write(&tile[at * row_bytes..(at + count) * row_bytes])?;
+            out.write(planned, &tile[at * row_bytes..(at + count) * row_bytes])?;
             row += count;
         }
         Ok(())
     }
 }
 
-/// Converts one tensor to `dtype` and hands its bytes to `write`, piece by piece in order.
-fn convert(
+/// Converts one tensor as planned and hands its bytes to `out`, piece by piece in order.
+fn convert<'a, W: Write + Send>(
     tensor: &SourceTensor,
-    dtype: DType,
+    planned: &'a Planned,
     measure: bool,
-    write: &mut dyn FnMut(&[u8]) -> Result<()>,
+    out: &mut Output<'a, W>,
 ) -> Result<Option<Deviation>> {
+    let dtype = planned.to;
     if let Some(bytes) = tensor.verbatim(dtype) {
         // Written by the piece, so that a person who stops the run does not wait for a whole matrix.
-        bytes.chunks(4 * PIECE).try_for_each(write)?;
+        bytes.chunks(4 * PIECE).try_for_each(|bytes| out.write(planned, bytes))?;
         return Ok(None);
     }
     let measure = measure && dtype != DType::F32;
@@ -233,9 +265,12 @@ fn convert(
             let count = rows_per_piece.min(rows - first);
             piece(tensor, &reader, *first, count, dtype, measure)
         };
-        let done: Vec<_> = wave.par_iter().map(one).collect::<Result<_>>()?;
-        for (bytes, of_piece) in done {
-            write(&bytes)?;
+        let (written, made) =
+            rayon::join(|| out.flush(), || wave.par_iter().map(one).collect::<Result<Vec<_>>>());
+        written?;
+        let (pieces, errors): (Vec<_>, Vec<_>) = made?.into_iter().unzip();
+        out.keep(planned, pieces)?;
+        for of_piece in errors {
             error = match (error, of_piece) {
                 (Some(all), Some(piece)) => Some(all.with(piece)),
                 (all, piece) => all.or(piece),
@@ -261,7 +296,7 @@ fn piece(
         check_f16(tensor, first, &values)?;
     }
     let mut bytes = vec![0u8; values.len() / dtype.block_len() * dtype.block_bytes()];
-    quant::quantize(dtype, cols, &values, &mut bytes, None);
+    cpu::quantize(Isa::best(), dtype, cols, &values, &mut bytes, None);
     let error = measure.then(|| Deviation::of(dtype, &values, &bytes));
     Ok((bytes, error))
 }

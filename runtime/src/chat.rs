@@ -20,7 +20,7 @@ use std::{
 
 use pumice_kernels::{Backend, DType};
 use pumice_models::{
-    gguf::File,
+    gguf::{File, Holding},
     llama::{Input, Llama, LlamaOptions, Logits},
     plan::Plan,
     vision::Vision,
@@ -50,6 +50,8 @@ pub struct Options {
     pub cache_type: DType,
     /// Bytes that the model may take, by its own estimate; `None`: no limit.
     pub memory: Option<u64>,
+    /// How the files are held in memory.
+    pub holding: Holding,
     /// Name of the conversation template; `None`: as the file says.
     pub template: Option<String>,
     /// Where a turn's pictures stand.
@@ -71,6 +73,7 @@ impl Default for Options {
             ctx: 2048,
             cache_type: DType::F16,
             memory: None,
+            holding: Holding::default(),
             template: None,
             image_place: ImagePlace::Before,
             predict: Some(512),
@@ -123,6 +126,7 @@ pub struct Chat {
     /// Answers begun; each draws from a sequence of its own.
     answers: u64,
     options: Options,
+    unlocked: Option<String>,
     stats: Stats,
     progress: Option<Box<dyn FnMut(usize, usize)>>,
 }
@@ -135,17 +139,19 @@ impl Chat {
     /// vocabulary or template that can be used; the message says which and what to do.
     pub fn open(path: impl AsRef<Path>, backend: Box<dyn Backend>, options: Options) -> Result<Self> {
         let start = Instant::now();
-        let text = File::open(path.as_ref())?;
+        let text = File::open_as(path.as_ref(), options.holding)?;
         let mmproj = match &options.mmproj {
-            Some(path) if options.vision => Some(File::open(path)?),
+            Some(path) if options.vision => Some(File::open_as(path, options.holding)?),
             _ => None,
         };
         let mut chat = Self::from_files(&text, mmproj.as_ref(), backend, options)?;
+        let refused = text.unlocked().or_else(|| mmproj.as_ref()?.unlocked());
+        chat.unlocked = refused.map(Into::into);
         chat.stats.load = start.elapsed();
         Ok(chat)
     }
 
-    /// As [`Chat::open`], with files that are open already (or lie in memory).
+    /// As [`Chat::open`], with files that are open already (or lie in memory); [`Options::holding`] does not touch them.
     ///
     /// # Errors
     /// As [`Chat::open`].
@@ -191,6 +197,7 @@ impl Chat {
             logits,
             answers: 0,
             options,
+            unlocked: None,
             stats,
             progress: None,
         })
@@ -199,6 +206,11 @@ impl Chat {
     /// Calls `progress` with positions done and positions in all while a prompt is computed.
     pub fn on_progress(&mut self, progress: impl FnMut(usize, usize) + 'static) {
         self.progress = Some(Box::new(progress));
+    }
+
+    /// Why the system did not lock the model in memory though [`Options::holding`] asks for it.
+    pub fn unlocked(&self) -> Option<&str> {
+        self.unlocked.as_deref()
     }
 
     /// Whether this model sees pictures.

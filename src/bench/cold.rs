@@ -31,7 +31,7 @@ pub fn measure(session: &mut Session, model: &Model, talk: Talk) -> anyhow::Resu
         // The first opening fetched the header; from here on all is fetched again.
         model.files().try_for_each(forget)?;
         let watch = session.watch();
-        one_token(session, model)?;
+        one_token(session, model, talk)?;
         let sample = session.end(&watch);
         session.add(Test::LoadColdToken, SETTING, sample);
         let fetched = machine::bytes_fetched().zip(fetched).map(|(now, before)| now - before);
@@ -52,8 +52,8 @@ pub fn measure(session: &mut Session, model: &Model, talk: Talk) -> anyhow::Resu
 }
 
 /// Opens the text model and computes one token, which reads all of its weights.
-fn one_token(session: &Session, model: &Model) -> anyhow::Result<()> {
-    let file = gguf::File::open(&model.text)?;
+fn one_token(session: &Session, model: &Model, talk: Talk) -> anyhow::Result<()> {
+    let file = gguf::File::open_as(&model.text, talk.holding.holding())?;
     let mut cpu = session.settings[0].cpu();
     let options = LlamaOptions { ctx: 1, ..LlamaOptions::default() };
     let mut llama = Llama::load(&file, &mut cpu, &options)?;

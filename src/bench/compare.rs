@@ -23,11 +23,22 @@ impl Column {
         Self {
             run: row.run_id.clone(),
             machine: row.cpu_info.clone(),
-            setting: format!("{}, {}, {} threads", row.backends, row.isa, row.n_threads),
+            setting: setting(row),
             commit: row.build_commit.clone(),
             date: row.test_time.chars().take(10).collect(),
         }
     }
+}
+
+/// How a row was computed: what else would be compared with each other unseen.
+fn setting(row: &Record) -> String {
+    let mut parts = vec![row.backends.clone(), row.isa.clone(), terminal::threads(row.n_threads)];
+    if !matches!(row.type_k.as_str(), "" | "f16") {
+        parts.push(format!("{} cache", row.type_k));
+    }
+    parts.extend(row.no_mmap.then(|| "no mmap".into()));
+    parts.extend(row.mlock.then(|| "mlock".into()));
+    parts.join(", ")
 }
 
 /// What a line of the table is about.
@@ -193,6 +204,23 @@ mod tests {
         assert_eq!(cells(5), ["", "llava 7B Q4_0", "pp512", "20.00 t/s", "30.00 t/s", "1.50x", "", "", ""]);
         assert_eq!(cells(6)[3..], ["4.000 s", "", "", "1.000 s", "4.00x", ""]);
         assert_eq!(cells(7)[3..], ["", "", "", "6 B", "", ""]);
+    }
+
+    #[test]
+    fn what_is_computed_otherwise_stands_in_another_column() {
+        let pp = || row("one", 1, "pp512", Some(20.0), 1);
+        let rows = [
+            Record { type_k: "f16".into(), ..pp() },
+            Record { type_k: "q8_0".into(), no_mmap: true, ..pp() },
+            Record { model_type: "llava 7B Q4_0 random".into(), ..pp() },
+        ];
+        let comparison = Comparison::of(&rows);
+        let settings: Vec<_> = comparison.columns.iter().map(|c| c.setting.as_str()).collect();
+        assert_eq!(
+            settings,
+            ["CPU, neon, 1 thread", "CPU, neon, 1 thread, q8_0 cache, no mmap", "CPU, neon, 1 thread"][..2]
+        );
+        assert_eq!(comparison.tests.len(), 2, "random weights are another model");
     }
 
     #[test]

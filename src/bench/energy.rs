@@ -2,7 +2,8 @@
 //!
 //! Two kinds. RAPL (Intel, AMD) counts the energy of the processor packages, and on servers of their memory, in microjoules;
 //! Linux lets only root read it unless told otherwise. The INA3221 chips of Jetson boards tell voltage and current of power
-//! rails, which a thread of ours reads twenty times a second and sums up. Both count the idle machine too.
+//! rails, which a thread of ours reads twenty times a second and sums up, and whoever asks reads once more, so that a sample
+//! shorter than that has its own share and no lump of its neighbours'. Both count the idle machine too.
 
 use std::{
     fs,
@@ -81,7 +82,7 @@ impl Meter {
                 let sum: Option<u64> = counters.iter_mut().map(Counter::microjoules).sum();
                 Some(sum? as f64 / 1e6)
             }
-            Self::Rails(rails) => Some(*rails.joules.lock().unwrap_or_else(PoisonError::into_inner)),
+            Self::Rails(rails) => Some(rails.sum.now()),
         }
     }
 }
@@ -175,10 +176,29 @@ fn rails(hwmon: &Path) -> Vec<Rail> {
     all
 }
 
+/// Rails and what they came to.
+struct Sum {
+    rails: Vec<Rail>,
+    /// Joules until the last reading, and when that was.
+    until: Mutex<(f64, Instant)>,
+}
+
+impl Sum {
+    /// Joules until now, by the power of now since the last reading.
+    fn now(&self) -> f64 {
+        let mut until = self.until.lock().unwrap_or_else(PoisonError::into_inner);
+        let watts: f64 = self.rails.iter().filter_map(Rail::power).sum();
+        let now = Instant::now();
+        until.0 += watts * (now - until.1).as_secs_f64();
+        until.1 = now;
+        until.0
+    }
+}
+
 /// Rails that a thread reads, and what they came to.
 pub struct Rails {
     names: Vec<String>,
-    joules: Arc<Mutex<f64>>,
+    sum: Arc<Sum>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -186,19 +206,16 @@ pub struct Rails {
 impl Rails {
     fn watch(rails: Vec<Rail>) -> Self {
         let names = rails.iter().map(|rail| rail.name.clone()).collect();
-        let (joules, stop) = (Arc::new(Mutex::new(0.0)), Arc::new(AtomicBool::new(false)));
-        let (sum, ended) = (Arc::clone(&joules), Arc::clone(&stop));
+        let sum = Arc::new(Sum { rails, until: Mutex::new((0.0, Instant::now())) });
+        let stop = Arc::new(AtomicBool::new(false));
+        let (read, ended) = (Arc::clone(&sum), Arc::clone(&stop));
         let thread = thread::spawn(move || {
-            let mut last = Instant::now();
             while !ended.load(Ordering::SeqCst) {
                 thread::sleep(STEP);
-                let watts: f64 = rails.iter().filter_map(Rail::power).sum();
-                let now = Instant::now();
-                *sum.lock().unwrap_or_else(PoisonError::into_inner) += watts * (now - last).as_secs_f64();
-                last = now;
+                read.now();
             }
         });
-        Self { names, joules, stop, thread: Some(thread) }
+        Self { names, sum, stop, thread: Some(thread) }
     }
 }
 
@@ -277,6 +294,14 @@ mod tests {
         let (joules, most) = (meter.joules().unwrap(), 10.0 * start.elapsed().as_secs_f64());
         // 5 V × 2 A = 10 W.
         assert!(joules > 0.0 && joules <= most, "{joules} of {most}");
+        // Far less than a step.
+        for pause in [1, 5, 20].map(Duration::from_millis) {
+            let (outside, before) = (Instant::now(), meter.joules().unwrap());
+            thread::sleep(pause);
+            let short = meter.joules().unwrap() - before;
+            let (least, most) = (10.0 * pause.as_secs_f64(), 10.0 * outside.elapsed().as_secs_f64());
+            assert!(short >= 0.99 * least && short <= most, "{short} is not within {least} and {most}");
+        }
         fs::write(dir.path().join(chip("in1_label")), "VDD_GPU_SOC").unwrap();
         let names: Vec<_> = rails(&dir.path().join("class/hwmon")).into_iter().map(|r| r.name).collect();
         assert_eq!(names, ["VDD_CPU_GPU_CV", "VDD_GPU_SOC", "VDD_SOC"]);

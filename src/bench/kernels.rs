@@ -18,6 +18,7 @@ use pumice_kernels::{
     probe::{self, Rates},
     quant,
 };
+use pumice_models::plan::free_memory;
 use serde::Serialize;
 
 use super::{
@@ -25,7 +26,7 @@ use super::{
     session::Setting,
     table::{Format, Grid, Line},
 };
-use crate::{Usage, interrupt};
+use crate::{Usage, interrupt, terminal};
 
 /// LLaMA-7B's products (attention; into the MLP; out of it) at decoding, short and long prompts, and CLIP ViT-L/336's, whose
 /// picture always has 577 rows: [m, k] and the numbers of rows.
@@ -126,8 +127,11 @@ pub fn types(names: &[String]) -> Result<Vec<DType>, Usage> {
 /// Measures all of `plan` and prints it.
 pub fn run(out: &mut dyn Write, plan: &Plan, format: Format) -> anyhow::Result<ExitCode> {
     let stopped = interrupt::install()?;
-    let rates = roofline::measure(&plan.settings)?;
     let shapes = if plan.shapes.is_empty() { llava() } else { plan.shapes.clone() };
+    if let Some(free) = free_memory() {
+        check(&plan.types, &shapes, free)?;
+    }
+    let rates = roofline::measure(&plan.settings)?;
     let style = ProgressStyle::with_template("{bar:20} {pos}/{len} {wide_msg}")
         .unwrap_or_else(|_| ProgressStyle::default_bar());
     let cells = plan.types.len() * plan.settings.len() * shapes.len();
@@ -158,6 +162,24 @@ pub fn run(out: &mut dyn Write, plan: &Plan, format: Format) -> anyhow::Result<E
 
 fn llava() -> Vec<Shape> {
     SHAPES.iter().flat_map(|&(m, k, rows)| rows.iter().map(move |&n| Shape { m, k, n })).collect()
+}
+
+/// Refuses shapes whose weights, rows and products do not fit into `free` bytes.
+fn check(types: &[DType], shapes: &[Shape], free: u64) -> Result<(), Usage> {
+    for (dtype, shape) in types.iter().flat_map(|t| shapes.iter().map(move |s| (*t, *s))) {
+        let Shape { m, k, n } = shape;
+        // The rows once more as bytes, to be written.
+        let rows = 4 * (2 * n * k + n * m) as u64;
+        let needed = rows + bytes(dtype, m, k).max(POOL) as u64;
+        if needed > free {
+            return Err(Usage(format!(
+                "--kernels {dtype} at {m}x{k}x{n}: takes {}, {} are free; take smaller --shapes",
+                terminal::size(needed),
+                terminal::size(free)
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// Blocks of random weights, as many as the pool or the largest of `shapes` takes; 16384 different weights, again and again.
@@ -319,6 +341,16 @@ mod tests {
         assert_eq!(names(&["all"]).unwrap().len(), DType::ALL.len() - 1);
         assert!(names(&["q4_k_m"]).unwrap_err().to_string().contains("Q4_K,"));
         assert_eq!(llava().len(), 14);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused() {
+        let shapes = |text: &str| [text.parse::<Shape>().unwrap()];
+        let (huge, gb) = (shapes("262144x262144x1"), 1_000_000_000);
+        assert!(check(&[DType::Q4_0], &shapes("4096x4096x512"), gb).is_ok());
+        let told = check(&[DType::Q4_0, DType::F32], &huge, 60 * gb).unwrap_err().to_string();
+        assert!(told.contains("F32 at 262144x262144x1") && told.contains("60.0 GB are free"), "{told}");
+        assert!(check(&[DType::Q4_0], &shapes("256x256x262144"), gb / 2).is_err(), "rows and products count");
     }
 
     #[test]

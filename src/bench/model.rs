@@ -73,6 +73,9 @@ impl Model {
     }
 }
 
+/// What `general.name` begins with in files of random weights (`pumice_quantize::synthetic`).
+const RANDOM: &str = "synthetic ";
+
 /// Whether a tensor is the tower's or the projector's.
 fn is_vision(tensor: &TensorInfo) -> bool {
     tensor.name.starts_with("v.") || tensor.name.starts_with("mm.")
@@ -84,9 +87,12 @@ fn row(text: &File, eyes: Option<&File>) -> Record {
     let (size, params) = words.fold((0, 0), |(size, n), t| (size + t.bytes as u64, n + t.elements() as u64));
     let pictures = eyes.iter().flat_map(|file| file.tensors()).filter(|t| is_vision(t));
     let kind = if eyes.is_some() { "llava" } else { "llama" };
+    // Its speed may be compared with a real model's, but a reader must see which is which.
+    let name = text.str(keys::NAME).ok().flatten().unwrap_or_default();
+    let random = if name.starts_with(RANDOM) { " random" } else { "" };
     Record {
         model_filename: text.path().display().to_string(),
-        model_type: format!("{kind} {} {}", round(params), file_type(text)),
+        model_type: format!("{kind} {} {}{random}", round(params), file_type(text)),
         model_size: size,
         model_n_params: params,
         mmproj_size: pictures.map(|t| t.bytes as u64).sum(),

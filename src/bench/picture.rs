@@ -8,7 +8,12 @@ use std::io::Cursor;
 use anyhow::Context;
 use image::{ImageFormat, Rgb, RgbImage};
 use pumice_kernels::{DType, Timed};
-use pumice_models::{gguf::File, plan::free_memory, vision::Vision};
+use pumice_models::{
+    gguf::File,
+    llama::LlamaOptions,
+    plan::{Plan, free_memory},
+    vision::Vision,
+};
 use pumice_runtime::{
     Picture,
     chat::{Chat, Options, Seen},
@@ -20,6 +25,7 @@ use super::{
     session::{Session, Setting},
     test::Test,
 };
+use crate::holding::{self, HoldingArgs};
 
 /// The first question, about the pictures.
 const FIRST: &str = "What is in the picture?";
@@ -29,6 +35,8 @@ const SECOND: &str = "And what colour is it?";
 const WORDS: usize = 512;
 /// The context that `pumice chat` opens with, where the model was trained for as many.
 const CONTEXT: usize = 2048;
+/// Bytes beside files and cache that a model may take: activations, a picture, the program.
+const BESIDES: u64 = 300_000_000;
 /// Sides of the pictures in pixels: what cameras and chat programs send when asked for a small picture.
 const SIDES: (u32, u32) = (1024, 768);
 
@@ -39,6 +47,8 @@ pub struct Talk {
     pub images: usize,
     /// Type of the cache.
     pub cache_type: DType,
+    /// How the weights are held in memory.
+    pub holding: HoldingArgs,
     /// Whether to time every op in one more pass of the tower.
     pub ops: bool,
     /// Whether to go on where the estimate of memory says no.
@@ -51,19 +61,37 @@ impl Talk {
         if self.images > 0 { 4 + self.images } else { 1 }
     }
 
+    /// Positions of the context.
+    fn context(self, model: &Model) -> usize {
+        let rows = self.images * model.image_tokens.unwrap_or(0);
+        CONTEXT.min(model.trained).max(rows + WORDS)
+    }
+
+    /// Bytes of memory that opening and asking may take.
+    fn allowed(self, model: &Model) -> anyhow::Result<u64> {
+        let text = File::open(&model.text)?;
+        let eyes = model.mmproj.as_deref().map(File::open).transpose()?;
+        let options =
+            LlamaOptions { ctx: self.context(model), cache_type: self.cache_type, ..LlamaOptions::default() };
+        let cache = Plan::new(&text, None, &options)?.cache;
+        Ok(text.size() + eyes.map_or(0, |eyes| eyes.size()) + cache + BESIDES)
+    }
+
     /// Opens the model as `pumice chat` does, its threads started first; answers are of one token.
     pub fn open(self, model: &Model, setting: Setting, session: &Session) -> anyhow::Result<Chat> {
-        let rows = self.images * model.image_tokens.unwrap_or(0);
         let options = Options {
             mmproj: model.mmproj.clone(),
-            ctx: CONTEXT.min(model.trained).max(rows + WORDS),
+            ctx: self.context(model),
             cache_type: self.cache_type,
             memory: if self.force { None } else { free_memory() },
+            holding: self.holding.holding(),
             predict: Some(1),
             cancel: session.flag(),
             ..Options::default()
         };
-        Ok(Chat::open(&model.text, Box::new(setting.cpu()), options)?)
+        let chat = Chat::open(&model.text, Box::new(setting.cpu()), options)?;
+        session.aside(|| holding::note(chat.unlocked()));
+        Ok(chat)
     }
 }
 
@@ -73,6 +101,7 @@ pub fn measure(session: &mut Session, model: &Model, talk: Talk) -> anyhow::Resu
     if !own_peak {
         session.note("the system cannot forget a peak of memory: it is that of the whole run");
     }
+    let allowed = talk.allowed(model)?;
     let mut drawn = 0;
     // The first time round does not count: it brings the file into the page cache and the processor to its clock.
     for round in 0..=session.repeats {
@@ -85,7 +114,7 @@ pub fn measure(session: &mut Session, model: &Model, talk: Talk) -> anyhow::Resu
             let pictures: Vec<_> =
                 (0..talk.images).map(|i| photograph(drawn + i)).collect::<Result<_, _>>()?;
             drawn += talk.images;
-            self::round(session, model, talk, setting, &pictures, round > 0)?;
+            self::round(session, model, talk, setting, &pictures, (round > 0).then_some(allowed))?;
             if session.is_stopped() {
                 return Ok(());
             }
@@ -115,15 +144,16 @@ fn count(session: &mut Session, model: &Model, setting: usize, ops: bool) -> any
     Ok(())
 }
 
-/// One model opened, shown `pictures` and asked twice.
+/// One model opened, shown `pictures` and asked twice; where it counts, `allowed` bytes of memory may be taken.
 fn round(
     session: &mut Session,
     model: &Model,
     talk: Talk,
     setting: usize,
     pictures: &[Vec<u8>],
-    counts: bool,
+    allowed: Option<u64>,
 ) -> anyhow::Result<()> {
+    let counts = allowed.is_some();
     let add = |session: &mut Session, test: Test, sample| {
         if counts {
             session.add(test, setting, sample);
@@ -142,16 +172,16 @@ fn round(
         let sample = session.end(&watch);
         add(session, Test::Image, sample);
     }
-    let positions = ask(&mut chat, FIRST, &seen)?;
+    let (positions, depth) = ask(&mut chat, FIRST, &seen)?;
     if !pictures.is_empty() {
         let sample = session.end(&photo);
         let test = Test::Photo { n: pictures.len() };
         add(session, test, sample);
-        session.prompt(test, setting, positions);
+        session.prompt(test, setting, positions, depth);
         second(session, &mut chat, setting, Test::Second, counts)?;
     }
-    if let Some(bytes) = machine::peak() {
-        session.peak(setting, bytes);
+    if let Some((bytes, allowed)) = machine::peak().zip(allowed) {
+        session.peak(setting, bytes, allowed);
     }
     if !pictures.is_empty() {
         chat.clear();
@@ -170,22 +200,23 @@ fn second(
     counts: bool,
 ) -> anyhow::Result<()> {
     let watch = session.watch();
-    let positions = ask(chat, SECOND, &[])?;
+    let (positions, depth) = ask(chat, SECOND, &[])?;
     let sample = session.end(&watch);
     if counts {
         session.add(test, setting, sample);
-        session.prompt(test, setting, positions);
+        session.prompt(test, setting, positions, depth);
     }
     Ok(())
 }
 
-/// Asks, and waits for the one token that is drawn. Returns the positions that were computed for it.
-fn ask(chat: &mut Chat, question: &str, seen: &[Seen]) -> anyhow::Result<usize> {
+/// Asks, and waits for the one token that is drawn. Returns the positions that were computed for it, and how many the cache held.
+fn ask(chat: &mut Chat, question: &str, seen: &[Seen]) -> anyhow::Result<(usize, usize)> {
     let before = *chat.stats();
     for piece in &mut chat.ask(question, seen)? {
         piece?;
     }
-    Ok(chat.stats().since(&before).prompt_tokens)
+    let stats = chat.stats().since(&before);
+    Ok((stats.prompt_tokens, stats.reused_tokens))
 }
 
 /// A JPEG file in memory: bands of colour under noise, so that it is as hard to decode as a photograph. Each number gives

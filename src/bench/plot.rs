@@ -12,7 +12,7 @@ use anyhow::Context;
 
 use self::svg::{Anchor, Svg};
 use super::record::Record;
-use crate::Usage;
+use crate::{Usage, terminal};
 
 /// Width of the picture, in pixels.
 const WIDTH: f64 = 900.0;
@@ -37,11 +37,8 @@ struct Series {
 impl Series {
     fn of(row: &Record) -> Self {
         let Record { cpu_info, isa, n_threads, build_commit, run_id, .. } = row;
-        let threads = if *n_threads == 1 { "thread" } else { "threads" };
-        Self {
-            run: run_id.clone(),
-            name: format!("{cpu_info}, {isa}, {n_threads} {threads}, {build_commit}"),
-        }
+        let threads = terminal::threads(*n_threads);
+        Self { run: run_id.clone(), name: format!("{cpu_info}, {isa}, {threads}, {build_commit}") }
     }
 }
 

@@ -37,7 +37,7 @@ pub struct Record {
     pub n_threads: usize,
     /// The model's file.
     pub model_filename: String,
-    /// What it is, for people: `llava 7B Q4_K_M`.
+    /// What it is, for people: `llava 7B Q4_K_M`, with `random` behind it where the weights are.
     pub model_type: String,
     /// Bytes of the text model's tensors, as llama-bench counts them.
     pub model_size: u64,
@@ -47,6 +47,10 @@ pub struct Record {
     pub mmproj_size: u64,
     /// Type of the cached keys (and values): `f16`.
     pub type_k: String,
+    /// Whether the weights were read into memory of their own (`--no-mmap`).
+    pub no_mmap: bool,
+    /// Whether they were to be locked there (`--mlock`).
+    pub mlock: bool,
     /// Rows computed at once in a prompt.
     pub n_batch: usize,
     /// The test's name: `pp512`, `tg128 @ d600`, `photo`, `load warm` …
@@ -79,6 +83,8 @@ pub struct Record {
     pub median_ts: Option<f64>,
     /// Bytes resident at most, mapped weights included; of the test `memory`.
     pub peak_memory: Option<u64>,
+    /// Bytes that it may be: the files, the KV cache and 300 MB.
+    pub memory_limit: Option<u64>,
     /// Energy of a sample, joules, where the machine tells: all that its meters see, idle draw included.
     pub joules: Option<f64>,
     /// Energy of a token, joules.

@@ -25,6 +25,7 @@ use super::{
     stats::{deviation, mean, median},
     test::Test,
 };
+use crate::terminal;
 
 /// A way to compute that is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,9 +58,10 @@ struct Series {
     setting: usize,
     begun: String,
     samples: Vec<Sample>,
-    /// Prompt positions that a sample computed, where the test does not say it itself.
-    prompt: Option<usize>,
-    peak: Option<u64>,
+    /// Prompt positions that a sample computed, and those in the cache before them, where the test does not say it itself.
+    prompt: Option<(usize, usize)>,
+    /// Bytes of memory at most, and how many they may be.
+    peak: Option<(u64, u64)>,
     work: Option<Work>,
     ops: Vec<OpTime>,
 }
@@ -120,12 +122,17 @@ impl Session {
     /// Says what is being done.
     pub fn say(&self, what: &str, setting: usize) {
         let Setting { isa, threads } = self.settings[setting];
-        self.bar.set_message(format!("{what}, {threads} threads, {isa}"));
+        self.bar.set_message(format!("{what}, {}, {isa}", terminal::threads(threads)));
     }
 
     /// A note that leaves the progress line whole.
     pub fn note(&self, text: &str) {
-        self.bar.suspend(|| crate::terminal::note(text));
+        self.aside(|| terminal::note(text));
+    }
+
+    /// Does what may write to the terminal, the progress line out of the way.
+    pub fn aside(&self, f: impl FnOnce()) {
+        self.bar.suspend(f);
     }
 
     /// Begins a sample.
@@ -154,18 +161,18 @@ impl Session {
         self.series.retain(|series| series.test != test);
     }
 
-    /// Notes how many prompt positions a sample of `test` computes.
-    pub fn prompt(&mut self, test: Test, setting: usize, positions: usize) {
+    /// Notes how many prompt positions a sample of `test` computes, and after how many others.
+    pub fn prompt(&mut self, test: Test, setting: usize, positions: usize, depth: usize) {
         if !self.is_stopped() {
-            self.series(test, setting).prompt = Some(positions);
+            self.series(test, setting).prompt = Some((positions, depth));
         }
     }
 
-    /// Notes a peak of memory.
-    pub fn peak(&mut self, setting: usize, bytes: u64) {
+    /// Notes a peak of memory, and what it may be.
+    pub fn peak(&mut self, setting: usize, bytes: u64, allowed: u64) {
         if !self.is_stopped() {
             let peak = &mut self.series(Test::Memory, setting).peak;
-            *peak = (*peak).max(Some(bytes));
+            *peak = (*peak).max(Some((bytes, allowed)));
         }
     }
 
@@ -222,14 +229,16 @@ impl Series {
         let joules: Option<Vec<f64>> = self.samples.iter().map(|s| s.joules).collect();
         let joules = joules.filter(|j| !j.is_empty()).map(|j| mean(&j));
         let sizes = self.test.sizes();
+        let (n_prompt, n_depth) = self.prompt.unwrap_or((sizes.prompt, sizes.depth));
+        let (peak_memory, memory_limit) = self.peak.unzip();
         Record {
             backends: "CPU".into(),
             isa: setting.isa.to_string(),
             n_threads: setting.threads,
             test: self.test.to_string(),
-            n_prompt: self.prompt.unwrap_or(sizes.prompt),
+            n_prompt,
             n_gen: sizes.generated,
-            n_depth: sizes.depth,
+            n_depth,
             n_image: sizes.images,
             test_time: self.begun.clone(),
             samples_ns: ns.iter().map(|ns| *ns as u64).collect(),
@@ -240,7 +249,8 @@ impl Series {
             stddev_ts: some(deviation(&rates)),
             median_ts: some(median(&rates)),
             samples_ts: rates,
-            peak_memory: self.peak,
+            peak_memory,
+            memory_limit,
             joules,
             joules_per_token: joules.zip(tokens).map(|(joules, n)| joules / n as f64),
             flops: self.work.map(|w| w.flops),
@@ -290,22 +300,26 @@ mod tests {
         s.add(tg, 1, sample(500, Some(6.0)));
         s.add(tg, 1, sample(1000, Some(10.0)));
         s.add(pp, 1, sample(2000, None));
-        s.peak(0, 7);
-        s.peak(0, 5);
+        s.peak(0, 7, 10);
+        s.peak(0, 5, 10);
         s.work(pp, 0, Work::default());
-        s.prompt(Test::Photo { n: 1 }, 1, 620);
+        s.prompt(Test::Photo { n: 1 }, 1, 620, 0);
         s.add(Test::Photo { n: 1 }, 1, sample(30, None));
+        s.prompt(Test::Second, 1, 20, 630);
+        s.add(Test::Second, 1, sample(3, None));
         let rows = s.finish(&Record { cpu_info: "x".into(), ..Record::default() });
         let names: Vec<_> = rows.iter().map(|r| (r.n_threads, r.test.as_str())).collect();
         assert_eq!(
             names,
-            [(1, "memory"), (2, "photo"), (2, "pp100"), (2, "tg4 @ d600")],
+            [(1, "memory"), (2, "photo"), (2, "second question"), (2, "pp100"), (2, "tg4 @ d600")],
             "no row without a sample"
         );
         assert_eq!((rows[0].peak_memory, rows[0].samples_ns.len(), rows[0].speed()), (Some(7), 0, None));
+        assert_eq!(rows[0].memory_limit, Some(10));
         assert_eq!((rows[1].n_prompt, rows[1].n_image, rows[1].avg_ts), (620, 1, None));
-        assert_eq!((rows[2].avg_ts, rows[2].joules, rows[2].n_prompt), (Some(50.0), None, 100));
-        let tg = &rows[3];
+        assert_eq!((rows[2].n_prompt, rows[2].n_depth), (20, 630), "what the cache holds already");
+        assert_eq!((rows[3].avg_ts, rows[3].joules, rows[3].n_prompt), (Some(50.0), None, 100));
+        let tg = &rows[4];
         // 8 and 4 tokens per second; the mean of rates is not the rate of the mean.
         assert_eq!(
             (tg.samples_ts.as_slice(), tg.avg_ts, tg.avg_ns),
@@ -322,7 +336,7 @@ mod tests {
         s.add(pp, 0, sample(1, None));
         s.flag().store(true, Ordering::SeqCst);
         s.add(pp, 0, sample(9, None));
-        s.peak(1, 9);
+        s.peak(1, 9, 9);
         assert!(s.is_stopped());
         let rows = s.finish(&Record::default());
         assert_eq!((rows.len(), rows[0].samples_ns.as_slice()), (1, [1_000_000].as_slice()));

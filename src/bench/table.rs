@@ -63,13 +63,13 @@ fn heading(rows: &[Record], grid: &mut Grid) -> Vec<String> {
     grid.take_shared(&["cpu_info", "memory", "commit"]);
     let machine = [row.cpu_info.clone(), terminal::size(row.memory_size), row.os.clone(), program];
     let mut lines = vec![machine.join(", ")];
-    for (columns, what) in
-        [(["model", "size", "params"], "parameters"), (["backend", "isa", "threads"], "threads")]
-    {
-        let shared = grid.take_shared(&columns);
-        if !shared.is_empty() {
-            lines.push(format!("{} {what}", shared.join(", ")));
-        }
+    let shared = grid.take_shared(&["model", "size", "params"]);
+    if !shared.is_empty() {
+        lines.push(format!("{} parameters", shared.join(", ")));
+    }
+    let shared = grid.take_shared(&["backend", "isa", "threads"]);
+    if let [backend, isa, _] = shared.as_slice() {
+        lines.push(format!("{backend}, {isa}, {}", terminal::threads(row.n_threads)));
     }
     lines
 }
@@ -77,7 +77,8 @@ fn heading(rows: &[Record], grid: &mut Grid) -> Vec<String> {
 /// The table of `rows`.
 fn grid(rows: &[Record]) -> Grid {
     let any = |has: fn(&Record) -> bool| rows.iter().any(has);
-    let (energy, limit) = (any(|r| r.joules.is_some()), any(|r| r.limit_share.is_some()));
+    let (energy, limit) =
+        (any(|r| r.joules.is_some()), any(|r| r.limit_share.is_some() || r.memory_limit.is_some()));
     let mut grid = Grid::default();
     for row in rows {
         let mut line = Line::default();
@@ -99,7 +100,7 @@ fn grid(rows: &[Record]) -> Grid {
             line.right("J/t", row.joules_per_token.map_or_else(String::new, |j| format!("{j:.3}")));
         }
         if limit {
-            line.right("limit", least(row));
+            line.right("limit", row.memory_limit.map_or_else(|| least(row), terminal::size));
             line.right("of limit", share(row));
         }
         grid.push(line);
@@ -164,8 +165,11 @@ fn least(row: &Record) -> String {
     })
 }
 
-/// `87 % memory`.
+/// `87 % memory`; of memory the part of what it may be: `93 %`.
 fn share(row: &Record) -> String {
+    if let (Some(bytes), Some(limit)) = (row.peak_memory, row.memory_limit) {
+        return format!("{:.0} %", 100.0 * bytes as f64 / limit.max(1) as f64);
+    }
     let name = row.limit.as_deref().unwrap_or_default();
     row.limit_share.map_or_else(String::new, |share| format!("{:.0} % {name}", share * 100.0))
 }
@@ -173,7 +177,7 @@ fn share(row: &Record) -> String {
 /// The tables of ops, below the rows.
 fn ops(out: &mut dyn Write, rows: &[Record]) -> io::Result<()> {
     for row in rows.iter().filter(|row| !row.ops.is_empty()) {
-        writeln!(out, "\n{}, {}, {} threads:", row.test, row.isa, row.n_threads)?;
+        writeln!(out, "\n{}, {}, {}:", row.test, row.isa, terminal::threads(row.n_threads))?;
         let total: u64 = row.ops.iter().map(|op| op.ns).sum();
         let mut grid = Grid::default();
         for op in &row.ops {
@@ -448,10 +452,13 @@ mod tests {
         (rows[2].joules, rows[2].joules_per_token) = (Some(512.0), Some(1.0));
         (rows[2].limit, rows[2].limit_share) = (Some("int8".into()), Some(0.724));
         rows[2].limit_ns = Some(5_500_000_000);
+        rows[1].memory_limit = Some(5_400_000_000);
         let mut out = Vec::new();
         print(&mut out, &rows, Format::Table).unwrap();
         let text = String::from_utf8(out).unwrap();
         let line = text.lines().nth(6).unwrap();
         assert!(line.ends_with("46.50 t/s  512.00  1.000  93.00 t/s  72 % int8"), "{text}");
+        let memory = text.lines().nth(5).unwrap();
+        assert!(memory.contains("5.03 GB") && memory.ends_with("5.40 GB       93 %"), "{text}");
     }
 }

@@ -15,6 +15,7 @@ use super::{
     session::{Session, Setting},
     test::Test,
 };
+use crate::holding::HoldingArgs;
 
 /// What to measure, and how.
 pub struct Plans {
@@ -22,6 +23,8 @@ pub struct Plans {
     pub tests: Vec<Test>,
     /// Type of the cache.
     pub cache_type: DType,
+    /// How the weights are held in memory.
+    pub holding: HoldingArgs,
     /// Whether to time every op in one more pass.
     pub ops: bool,
     /// Whether to go on where the estimate of memory says no.
@@ -43,7 +46,7 @@ pub fn measure(session: &mut Session, model: &Model, plans: &Plans) -> anyhow::R
         sizes.depth + sizes.prompt + sizes.generated
     };
     let Some(ctx) = plans.tests.iter().map(length).max() else { return Ok(()) };
-    let file = File::open(&model.text)?;
+    let file = plans.holding.open(&model.text)?;
     let options = LlamaOptions { ctx, cache_type: plans.cache_type, ..LlamaOptions::default() };
     for settings in groups(session, &file, &options, plans.force)? {
         let mut engines = Vec::new();

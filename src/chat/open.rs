@@ -24,7 +24,7 @@ use pumice_runtime::{
 };
 
 use super::{Args, demo::Demo};
-use crate::{Usage, terminal};
+use crate::{Usage, holding, terminal};
 
 /// What the command line names.
 pub enum Model {
@@ -63,6 +63,7 @@ pub fn open(args: &Args, model: &Model, cancel: Arc<AtomicBool>) -> anyhow::Resu
             Chat::from_files(&file, None, Box::new(cpu), options)?
         }
     };
+    holding::note(chat.unlocked());
     show_progress(&mut chat, cancel);
     Ok(chat)
 }
@@ -89,6 +90,7 @@ fn options(args: &Args, model: &Model, cancel: Arc<AtomicBool>) -> anyhow::Resul
         vision: !args.no_mmproj,
         cache_type,
         memory: if args.force { None } else { free_memory() },
+        holding: args.holding.holding(),
         template: args.template.clone(),
         image_place: if args.image_after { ImagePlace::After } else { ImagePlace::Before },
         predict: usize::try_from(args.predict).ok(),

@@ -57,7 +57,7 @@ fn every_row_is_whole_and_its_figures_fit_each_other() {
             assert!(row[field].as_str().is_some_and(|s| !s.is_empty()), "{field} of {row}");
         }
         assert_eq!((&row["backends"], &row["n_threads"]), (&"CPU".into(), &1.into()));
-        assert_eq!(row["model_type"], "llava 3M Q4_K_M");
+        assert_eq!(row["model_type"], "llava 3M Q4_K_M random");
         assert_eq!(row["run_id"], rows[0]["run_id"]);
         let samples = row["samples_ns"].as_array().expect("samples");
         let expected = match row["test"].as_str() {
@@ -97,6 +97,9 @@ fn rows_measure_what_they_say() {
         (with - without).abs() <= 1.0 && with < 40.0,
         "the second question computes no picture: {second}"
     );
+    // After the first question and its one token, all of them held.
+    let held = number(second, "n_depth") - number(photo, "n_prompt");
+    assert!((-1.0..=1.0).contains(&held), "{second} after {photo}");
     for (photo, image) in photo["samples_ns"]
         .as_array()
         .into_iter()
@@ -109,7 +112,9 @@ fn rows_measure_what_they_say() {
     let size = number(&rows[0], "model_size") + number(&rows[0], "mmproj_size");
     let file = fs::metadata(&model).expect("the file").len() as f64;
     assert!(size < file && size > 0.9 * file, "{size} of {file}");
-    assert!(number(row(&rows, "memory"), "peak_memory") > size);
+    let memory = row(&rows, "memory");
+    let (peak, limit) = (number(memory, "peak_memory"), number(memory, "memory_limit"));
+    assert!(peak > size && peak < limit && limit > file + 300e6 && limit < file + 310e6, "{memory}");
     // Depth is more to look at, and a token reads the weights once: of 24 positions in one go more than of one.
     let work = |test: &str| (number(row(&rows, test), "flops"), number(row(&rows, test), "bytes"));
     assert!(work("tg3 @ d64").0 > work("tg3").0 && work("tg3 @ d64").1 > work("tg3").1);
@@ -124,7 +129,7 @@ fn rows_measure_what_they_say() {
 fn tables_csv_and_lines_of_json() {
     let model = tiny_file(&folder("bench-forms"));
     let table = bench(&model, &[]);
-    for words in ["llava 3M Q4_K_M", "test", "t/s", "median", "pp24", "photo", " MB"] {
+    for words in ["llava 3M Q4_K_M random", "test", "t/s", "median", "pp24", "photo", " MB"] {
         assert!(table.succeeds().stdout.contains(words), "no {words:?} in: {}", table.stdout);
     }
     let md = bench(&model, &["-o", "md", "--image", "0", "--ops"]);
@@ -206,7 +211,7 @@ fn random_weights_are_kept_as_a_pair_that_names_its_shape() {
         pumice(["bench", "--synthetic", shape].into_iter().chain(small).chain(more.iter().copied()))
     };
     let made = synthetic("tiny:q8_0", &["--write", text(&kept)]);
-    assert_eq!(rows(&made)[0]["model_type"], "llava 3M Q8_0");
+    assert_eq!(rows(&made)[0]["model_type"], "llava 3M Q8_0 random");
     for words in ["random weights of tiny in Q8_0", "kept.gguf", "mmproj-kept.gguf", " MB"] {
         assert!(made.stderr.contains(words), "no {words:?} in: {}", made.stderr);
     }
@@ -220,7 +225,7 @@ fn random_weights_are_kept_as_a_pair_that_names_its_shape() {
 
     // Another file's shape: its names and sizes, other weights; and nothing stays.
     let like = synthetic(&format!("{}:q4_0", text(&model)), &[]);
-    assert_eq!(rows(&like)[0]["model_type"], "llama 3M Q4_0");
+    assert_eq!(rows(&like)[0]["model_type"], "llama 3M Q4_0 random");
     let place = like.stderr.split(" to ").nth(1).and_then(|s| s.split(" (").next()).expect("where it lies");
     assert!(place.ends_with(".gguf") && !Path::new(place).exists(), "{place}");
     synthetic("huge", &[]).is_refused_with(&["huge", "llava-1.5-7b"]);
@@ -235,7 +240,7 @@ fn a_model_without_eyes_is_measured_without_pictures() {
     let rows = rows(&outcome);
     let names: Vec<_> = rows.iter().filter_map(|row| row["test"].as_str()).collect();
     assert_eq!(names, ["load warm", "memory", "pp24", "tg3"]);
-    assert_eq!(rows[0]["model_type"], "llama 3M Q8_0");
+    assert_eq!(rows[0]["model_type"], "llama 3M Q8_0 random");
     bench(&model, &["--image", "1"]).fails_with(&["blind.gguf", "no vision part", "--mmproj"]);
     let half = model.with_file_name("mmproj-blind.gguf");
     let seeing = self::rows(&bench(&model, &["-o", "json", "--mmproj", text(&half)]));

@@ -38,6 +38,20 @@ fn answer(chat: &mut Chat, question: &str, pictures: &[Seen]) -> String {
 }
 
 #[test]
+fn how_the_weights_are_held_changes_no_word() {
+    let model = tiny_file(&folder("chat-holding"));
+    let ask = |more: &[&str]| {
+        let plain = ["chat", "-m", text(&model), "-p", "Well?", "-n", "6", "--temp", "0", "-t", "1"];
+        pumice(plain.iter().chain(more)).succeeds().stdout.clone()
+    };
+    let mapped = ask(&[]);
+    assert!(!mapped.trim().is_empty());
+    for more in [&["--no-mmap"][..], &["--mlock"], &["--mlock", "--no-mmap"]] {
+        assert_eq!(ask(more), mapped, "{more:?}");
+    }
+}
+
+#[test]
 fn a_second_question_computes_no_image_token_again() {
     let mut chat = open(greedy());
     let seen = chat.see(picture()).expect("a picture");

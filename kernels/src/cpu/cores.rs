@@ -4,17 +4,44 @@
 //! efficiency core that gets an equal share makes the others wait. So: one thread per core, performance cores only, never
 //! more than the scheduler lets us have (affinity, cgroup quota).
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{collections::BTreeSet, fs, path::Path, process::Command};
 
 /// Cores to use on this machine: physical ones, the fast ones of a hybrid chip, as many as affinity and the cgroup's
-/// quota allow. At least 1. Where the topology is not to be read (other systems than Linux): all logical processors.
+/// quota allow. At least 1. macOS tells its performance cores; Windows its physical ones, efficiency cores among them;
+/// where nothing is told: all logical processors.
 pub fn physical_cores() -> usize {
+    // Affinity and, on Linux, the quota of all cgroups above (cpu.max, cpu.cfs_quota_us), rounded down.
     let quota = std::thread::available_parallelism().map_or(1, usize::from);
-    let allowed = fs::read_to_string("/proc/self/status").ok().and_then(|s| allowed(&s));
-    match allowed.and_then(|allowed| fast_cores(Path::new("/sys/devices"), &allowed)) {
-        Some(cores) => cores.clamp(1, quota),
-        None => quota,
+    let told = of_linux().or_else(of_macos).or_else(of_windows);
+    told.map_or(quota, |cores| cores.clamp(1, quota))
+}
+
+fn of_linux() -> Option<usize> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    fast_cores(Path::new("/sys/devices"), &allowed(&status)?)
+}
+
+/// Asked of the system's own program: there is no file of it, and a call would be unsafe code for one number.
+fn of_macos() -> Option<usize> {
+    let ask = |name| {
+        let out = Command::new("/usr/sbin/sysctl").args(["-n", name]).output().ok()?;
+        String::from_utf8(out.stdout).ok()?.trim().parse().ok().filter(|n| *n > 0)
+    };
+    if !cfg!(target_vendor = "apple") {
+        return None;
     }
+    // Level 0 is the fastest; chips before Apple's own have no levels.
+    ask("hw.perflevel0.physicalcpu").or_else(|| ask("hw.physicalcpu"))
+}
+
+#[cfg(windows)]
+fn of_windows() -> Option<usize> {
+    Some(num_cpus::get_physical())
+}
+
+#[cfg(not(windows))]
+fn of_windows() -> Option<usize> {
+    None
 }
 
 /// The processors of the line `Cpus_allowed_list` of /proc/self/status.
@@ -47,12 +74,12 @@ fn fast_cores(devices: &Path, allowed: &BTreeSet<usize>) -> Option<usize> {
     {
         cpus.retain(|cpu| fast.contains(cpu));
     }
-    // Arm's tell each core's capacity, the fastest being 1024. Middle cores are worth having, little ones are not:
-    // half is between the two on every big.LITTLE chip whose device tree was looked at.
+    // Arm's tell each core's capacity, the fastest being 1024. Middle cores (A78, A720: 700 and more) are worth having,
+    // little ones (A53, A55, A510: 500 at most; Apple's M2: 756 · 2424/3504 MHz = 523) are not.
     let capacity =
         |cpu: &usize| read(format!("system/cpu/cpu{cpu}/cpu_capacity"))?.trim().parse::<u32>().ok();
     if let Some(best) = cpus.iter().filter_map(capacity).max() {
-        cpus.retain(|cpu| capacity(cpu).is_none_or(|c| 2 * c >= best));
+        cpus.retain(|cpu| capacity(cpu).is_none_or(|c| 8 * c >= 5 * best));
     }
     // A core is the set of its threads.
     let siblings = |cpu: &usize| {
@@ -107,14 +134,38 @@ mod tests {
         let arm =
             devices("arm", &[("0", Some(400)), ("1", Some(760)), ("2", Some(1024)), ("3", Some(1024))], None);
         assert_eq!(fast_cores(&arm, &all), Some(3));
+        let m2 =
+            devices("m2", &[("0", Some(523)), ("1", Some(523)), ("2", Some(1024)), ("3", Some(1024))], None);
+        assert_eq!(fast_cores(&m2, &all), Some(2));
+        assert_eq!(fast_cores(&m2, &[0, 1].into()), Some(2), "pinned to little cores");
         assert_eq!(fast_cores(Path::new("/nonexistent"), &all), None);
-        for root in [smt, hybrid, arm] {
+        for root in [smt, hybrid, arm, m2] {
             fs::remove_dir_all(root).unwrap();
         }
     }
 
+    /// Two performance cores of two threads, four efficiency cores, two more of those on the chip's other die: Meteor Lake.
     #[test]
-    fn this_machine_has_one() {
-        assert!(physical_cores() >= 1);
+    fn efficiency_cores_have_numbers_of_their_own() {
+        let one = |cpu: &'static str| (cpu, None);
+        let cpus = [one("0-1"), one("0-1"), one("2-3"), one("2-3"), one("4"), one("5"), one("6"), one("7")];
+        let root = devices("meteor", &cpus, Some("0-3\n"));
+        assert_eq!(fast_cores(&root, &(0..8).collect()), Some(2));
+        assert_eq!(fast_cores(&root, &[1, 3, 6].into()), Some(2), "affinity over both kinds");
+        fs::remove_dir_all(root).unwrap();
+    }
+
+    /// An offline or hidden processor has no topology; guessing would be wrong either way.
+    #[test]
+    fn a_processor_without_topology_is_not_guessed() {
+        let root = devices("hidden", &[("0", None), ("1", None)], None);
+        assert_eq!(fast_cores(&root, &(0..3).collect()), None);
+        fs::remove_dir_all(root).unwrap();
+    }
+
+    #[test]
+    fn this_machine_has_one_and_not_more_than_this_process_may_use() {
+        let most = std::thread::available_parallelism().unwrap().get();
+        assert!((1..=most).contains(&physical_cores()));
     }
 }

@@ -55,6 +55,19 @@ fn inverse(v: f32) -> f32 {
     if i.abs() <= f32::MAX { i } else { 0.0 }
 }
 
+/// Σ of the lanes, in order.
+#[inline(always)]
+fn total<const L: usize>(v: &[f32; L]) -> f32 {
+    v.iter().sum()
+}
+
+/// `v`, which the compiler is kept from taking apart: where it sees single lanes used behind a loop, it splits the loop's vectors
+/// to suit them, at twice the time.
+#[inline(always)]
+fn whole<T>(v: T) -> T {
+    std::hint::black_box(v)
+}
+
 /// Sub-blocks in lanes: L of N elements each, with the weights of their errors.
 struct Lanes<const N: usize, const L: usize> {
     /// Elements, [N, L].
@@ -67,6 +80,7 @@ impl<const N: usize, const L: usize> Lanes<N, L> {
     /// Takes up to L sub-blocks that follow one another in `x`; lanes without one are zero. NaN becomes 0, and infinities
     /// the end of the range. Weights are taken relative to the largest of their block of `block` elements; where none is
     /// usable, all are 1.
+    #[inline(always)]
     fn new(x: &[f32], weights: Option<&[f32]>, block: usize) -> Self {
         let mut lanes = Self { x: [[0.0; L]; N], w: [[1.0; L]; N] };
         for (l, x) in x.chunks_exact(N).enumerate() {
@@ -89,6 +103,7 @@ impl<const N: usize, const L: usize> Lanes<N, L> {
     }
 
     /// Σ w and Σ w·x of each lane.
+    #[inline(always)]
     fn moments(&self) -> Moments<L> {
         let mut m = Moments { w: [0.0; L], x: [0.0; L] };
         for (x, w) in self.x.iter().zip(&self.w) {
@@ -101,6 +116,7 @@ impl<const N: usize, const L: usize> Lanes<N, L> {
     }
 
     /// Σ w·x² of all lanes.
+    #[inline(always)]
     fn signal(&self) -> f32 {
         let mut sums = [0.0; L];
         for (x, w) in self.x.iter().zip(&self.w) {

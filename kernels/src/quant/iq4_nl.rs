@@ -35,6 +35,7 @@ impl BlockIQ4_NL {
 impl Block for BlockIQ4_NL {
     const DTYPE: DType = DType::IQ4_NL;
 
+    #[inline(always)]
     fn quantize(x: &[f32], weights: Option<&[f32]>, out: &mut [Self]) {
         scale::blocks::<Values, Self>(x, weights, out, |d, q| Self { d, qs: pack_nibbles(&q) });
     }
@@ -98,6 +99,7 @@ impl scale::Levels for Values {
         LEVELS[bin(v)]
     }
 
+    #[inline(always)]
     fn code(level: f32) -> u8 {
         BINS[bin(level)]
     }

@@ -50,6 +50,7 @@ impl BlockIQ4_XS {
 impl Block for BlockIQ4_XS {
     const DTYPE: DType = DType::IQ4_XS;
 
+    #[inline(always)]
     fn quantize(x: &[f32], weights: Option<&[f32]>, out: &mut [Self]) {
         for (i, (x, out)) in x.chunks_exact(256).zip(out).enumerate() {
             let weights = weights.map(|w| &w[256 * i..256 * (i + 1)]);

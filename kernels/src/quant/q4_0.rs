@@ -36,6 +36,7 @@ impl BlockQ4_0 {
 impl Block for BlockQ4_0 {
     const DTYPE: DType = DType::Q4_0;
 
+    #[inline(always)]
     fn quantize(x: &[f32], weights: Option<&[f32]>, out: &mut [Self]) {
         let make = |d, q| Self { d, qs: pack_nibbles(&q) };
         if weights.is_some() {

@@ -33,6 +33,7 @@ impl BlockQ4_1 {
 impl Block for BlockQ4_1 {
     const DTYPE: DType = DType::Q4_1;
 
+    #[inline(always)]
     fn quantize(x: &[f32], weights: Option<&[f32]>, out: &mut [Self]) {
         let make = |d, m, q| Self { d, m, qs: pack_nibbles(&q) };
         if let Some(weights) = weights {

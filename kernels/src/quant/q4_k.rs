@@ -45,6 +45,7 @@ impl BlockQ4_K {
 impl Block for BlockQ4_K {
     const DTYPE: DType = DType::Q4_K;
 
+    #[inline(always)]
     fn quantize(x: &[f32], weights: Option<&[f32]>, out: &mut [Self]) {
         for (i, (x, out)) in x.chunks_exact(256).zip(out).enumerate() {
             let b = affine::super_block::<15>(array(x), weights.map(|w| &w[256 * i..256 * (i + 1)]));
@@ -97,6 +98,7 @@ pub(super) fn unpack_scales(p: &[u8; 12]) -> ([u8; 8], [u8; 8]) {
 }
 
 /// What [`unpack_scales`] unpacks.
+#[inline(always)]
 pub(super) fn pack_scales(s: &[u8; 8], m: &[u8; 8]) -> [u8; 12] {
     let mut p = [0; 12];
     for j in 0..4 {
@@ -116,6 +118,7 @@ pub(super) fn low_nibbles(qs: &[u8; 128]) -> [u8; 256] {
 }
 
 /// What [`low_nibbles`] unpacks.
+#[inline(always)]
 pub(super) fn pack_low_nibbles(q: &[u8; 256]) -> [u8; 128] {
     std::array::from_fn(|b| {
         let (c, i) = (b / 32, b % 32);

@@ -39,6 +39,7 @@ impl BlockQ5_0 {
 impl Block for BlockQ5_0 {
     const DTYPE: DType = DType::Q5_0;
 
+    #[inline(always)]
     fn quantize(x: &[f32], weights: Option<&[f32]>, out: &mut [Self]) {
         let make = |d, q| Self { d, qh: pack_fifth(&q), qs: pack_nibbles(&q) };
         if weights.is_some() {

@@ -36,6 +36,7 @@ impl BlockQ5_1 {
 impl Block for BlockQ5_1 {
     const DTYPE: DType = DType::Q5_1;
 
+    #[inline(always)]
     fn quantize(x: &[f32], weights: Option<&[f32]>, out: &mut [Self]) {
         let make = |d, m, q| Self { d, m, qh: pack_fifth(&q), qs: pack_nibbles(&q) };
         if let Some(weights) = weights {

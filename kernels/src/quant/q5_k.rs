@@ -46,6 +46,7 @@ impl BlockQ5_K {
 impl Block for BlockQ5_K {
     const DTYPE: DType = DType::Q5_K;
 
+    #[inline(always)]
     fn quantize(x: &[f32], weights: Option<&[f32]>, out: &mut [Self]) {
         for (i, (x, out)) in x.chunks_exact(256).zip(out).enumerate() {
             let b = affine::super_block::<31>(array(x), weights.map(|w| &w[256 * i..256 * (i + 1)]));

@@ -42,6 +42,7 @@ impl BlockQ6_K {
 impl Block for BlockQ6_K {
     const DTYPE: DType = DType::Q6_K;
 
+    #[inline(always)]
     fn quantize(x: &[f32], weights: Option<&[f32]>, out: &mut [Self]) {
         for (i, (x, out)) in x.chunks_exact(256).zip(out).enumerate() {
             let weights = weights.map(|w| &w[256 * i..256 * (i + 1)]);

@@ -24,6 +24,7 @@ const _: () = assert!(size_of::<BlockQ8_0>() == DType::Q8_0.block_bytes());
 impl Block for BlockQ8_0 {
     const DTYPE: DType = DType::Q8_0;
 
+    #[inline(always)]
     fn quantize(x: &[f32], _: Option<&[f32]>, out: &mut [Self]) {
         one_by_one(x, out, |x| {
             let d = x.iter().fold(0.0, |m: f32, v| if v.abs() > m { v.abs() } else { m }) / 127.0;

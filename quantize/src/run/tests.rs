@@ -35,7 +35,7 @@ fn convert_to(dir: &Path, source: &Source, file_type: FileType) -> File {
 fn values(file: &File, name: &str) -> Vec<f32> {
     let info = file.need_tensor(name).unwrap();
     let mut out = vec![0.0; info.elements()];
-    quant::dequantize(info.dtype.unwrap(), &file.bytes(info), &mut out);
+    pumice_kernels::quant::dequantize(info.dtype.unwrap(), &file.bytes(info), &mut out);
     out
 }
 

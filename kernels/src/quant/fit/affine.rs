@@ -2,7 +2,7 @@
 //!
 //! In a super-block a = d·s and c = −dmin·m with 6-bit integers s, m ≥ 0, so c cannot be positive.
 
-use super::{Lanes, Moments, ROUNDING, ROUNDINGS, TOGETHER, inverse, nearest, within};
+use super::{Lanes, Moments, ROUNDING, ROUNDINGS, TOGETHER, inverse, nearest, total, whole, within};
 use crate::quant::F16;
 
 /// Where the search of a line starts: how many steps of the scale lie beyond the first and the last code, and so are
@@ -49,13 +49,6 @@ struct Sums<const L: usize> {
     error: [f32; L],
 }
 
-impl<const L: usize> Sums<L> {
-    /// The error of all lanes.
-    fn total(&self) -> f32 {
-        self.error.iter().sum()
-    }
-}
-
 /// The code of `x` on the line.
 #[inline(always)]
 fn code(x: f32, inverse: f32, c: f32, qmax: f32) -> f32 {
@@ -82,6 +75,7 @@ impl<const N: usize, const L: usize> Lanes<N, L> {
     }
 
     /// The best real-valued line of each lane, with c ≤ `c_max`.
+    #[inline(always)]
     fn affine(&self, qmax: f32, c_max: f32) -> Line<L> {
         let (mut low, mut high) = (self.x[0], self.x[0]);
         for x in &self.x {
@@ -125,6 +119,7 @@ struct Search<const N: usize, const L: usize> {
 
 impl<const N: usize, const L: usize> Search<N, L> {
     /// Starts from a = 0, every element on c.
+    #[inline(always)]
     fn new(lanes: &Lanes<N, L>, low: &[f32; L], c_max: f32) -> Self {
         let mut y = Lanes { x: lanes.x, w: lanes.w };
         for y in &mut y.x {
@@ -171,6 +166,7 @@ impl<const N: usize, const L: usize> Search<N, L> {
 
 /// ggml's reference for one block of 32 with a half each for scale and minimum (Q4_1: QMAX 15, Q5_1: 31): d, m and the codes.
 /// NaN loses every comparison.
+#[inline(always)]
 pub(in crate::quant) fn reference<const QMAX: u8>(x: &[f32; 32]) -> (F16, F16, [u8; 32]) {
     let low = x.iter().fold(x[0], |m, &v| if v < m { v } else { m });
     let high = x.iter().fold(x[0], |m, &v| if v > m { v } else { m });
@@ -181,6 +177,7 @@ pub(in crate::quant) fn reference<const QMAX: u8>(x: &[f32; 32]) -> (F16, F16, [
 }
 
 /// Searches the lines of blocks of 32; `make` packs one from d, m and its codes.
+#[inline(always)]
 pub(in crate::quant) fn blocks<const QMAX: u8, B>(
     x: &[f32],
     weights: &[f32],
@@ -208,6 +205,7 @@ struct Integers<const L: usize> {
 }
 
 /// A super-block of 256 in 8 sub-blocks (Q4_K: QMAX 15, Q5_K: 31).
+#[inline(always)]
 pub(in crate::quant) fn super_block<const QMAX: u8>(x: &[f32; 256], weights: Option<&[f32]>) -> SuperBlock {
     const L: usize = 8;
     let qmax = f32::from(QMAX);
@@ -223,10 +221,11 @@ pub(in crate::quant) fn super_block<const QMAX: u8>(x: &[f32; 256], weights: Opt
         let most = S_MAX - k as f32;
         let first = (F16::outward(a_max / most), F16::outward(b_max / most));
         let integers = integers(&lanes, &moments, &line, (first.0.get(), first.1.get()), qmax);
-        let sums = lanes.affine_sums(&integers.line(first.0.get(), first.1.get()), qmax);
+        let sums = whole(lanes.affine_sums(&integers.line(first.0.get(), first.1.get()), qmax));
         let fitted = refit(&moments, &sums, &integers, first);
-        let fitted_error = lanes.affine_sums(&integers.line(fitted.0.get(), fitted.1.get()), qmax).total();
-        for (halves, error) in [(first, sums.total()), (fitted, fitted_error)] {
+        let line = integers.line(fitted.0.get(), fitted.1.get());
+        let fitted_error = total(&whole(lanes.affine_sums(&line, qmax).error));
+        for (halves, error) in [(first, total(&sums.error)), (fitted, fitted_error)] {
             if error < least {
                 ((d, dmin), best, least) = (halves, integers, error);
             }
@@ -247,12 +246,14 @@ pub(in crate::quant) fn super_block<const QMAX: u8>(x: &[f32; 256], weights: Opt
 }
 
 impl<const L: usize> Integers<L> {
+    #[inline(always)]
     fn line(&self, d: f32, dmin: f32) -> Line<L> {
         Line { a: self.s.map(|s| d * s), c: self.m.map(|m| -(dmin * m)) }
     }
 }
 
 /// The best integers of each lane near `line`: the scale and its two neighbours, each with the minimum that suits it.
+#[inline(always)]
 fn integers<const L: usize>(
     lanes: &Lanes<32, L>,
     moments: &Moments<L>,
@@ -276,7 +277,7 @@ fn integers<const L: usize>(
             let c = mean_x[l] - d * near.s[l] * mean_q[l];
             near.m[l] = nearest(within(-c * inv_dmin, 0.0, S_MAX));
         }
-        let error = lanes.affine_sums(&near.line(d, dmin), qmax).error;
+        let error = whole(lanes.affine_sums(&near.line(d, dmin), qmax).error);
         for l in 0..L {
             let better = error[l] < least[l];
             least[l] = if better { error[l] } else { least[l] };
@@ -288,6 +289,7 @@ fn integers<const L: usize>(
 }
 
 /// The halves that suit the codes of all lanes best: least squares of x ≈ d·(s·q) − dmin·m.
+#[inline(always)]
 fn refit<const L: usize>(
     moments: &Moments<L>,
     s: &Sums<L>,

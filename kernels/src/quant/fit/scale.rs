@@ -3,7 +3,7 @@
 //!
 //! The levels are not symmetric (−32..=31), so the sign of the scale matters: both are tried.
 
-use super::{Lanes, ROUNDING, ROUNDINGS, TOGETHER, inverse, nearest, within};
+use super::{Lanes, ROUNDING, ROUNDINGS, TOGETHER, inverse, nearest, total, whole, within};
 use crate::quant::F16;
 
 /// The values that a code can stand for.
@@ -40,6 +40,7 @@ impl<const HALF: u8> Levels for Integers<HALF> {
         nearest(within(v, -half, half - 1.0))
     }
 
+    #[inline(always)]
     fn code(level: f32) -> u8 {
         (level + f32::from(HALF)) as u8
     }
@@ -77,6 +78,7 @@ impl<const N: usize, const L: usize> Lanes<N, L> {
     }
 
     /// The best real-valued scale of each lane, of either sign.
+    #[inline(always)]
     fn scale<V: Levels>(&self) -> [f32; L] {
         let mut extreme = [0.0f32; L];
         for x in &self.x {
@@ -86,8 +88,10 @@ impl<const N: usize, const L: usize> Lanes<N, L> {
         }
         let mut best = [0.0; L];
         let mut most = [0.0; L];
-        let mut consider = |start: &[f32; L], best: &mut [f32; L]| {
-            let s = self.scale_sums::<V>(start);
+        // After all starts one round of new codes and new scale: a second one gains less than 0.1 %.
+        for start in V::STARTS.iter().map(Some).chain([None]) {
+            let from = start.map_or(best, |start| extreme.map(|x| x / start));
+            let s = self.scale_sums::<V>(&from);
             for l in 0..L {
                 // a = vx/vv lowers the error from Σ w·x² by vx²/vv.
                 let a = s.vx[l] / s.vv[l];
@@ -96,19 +100,14 @@ impl<const N: usize, const L: usize> Lanes<N, L> {
                 most[l] = if better { gain } else { most[l] };
                 best[l] = if better { a } else { best[l] };
             }
-        };
-        for start in V::STARTS {
-            consider(&extreme.map(|x| x / start), &mut best);
         }
-        // One round of new codes and new scale: a second one gains less than 0.1 %.
-        let start = best;
-        consider(&start, &mut best);
         best
     }
 }
 
 /// ggml's reference for one block of 32 with a half for its scale (Q4_0: HALF 8, Q5_0: 16): the scale and the codes. The
 /// first element of the largest magnitude becomes −HALF. NaN loses every comparison.
+#[inline(always)]
 pub(in crate::quant) fn reference<const HALF: u8>(x: &[f32; 32]) -> (F16, [u8; 32]) {
     let mut most = [0.0f32; 8];
     for x in x.chunks_exact(8) {
@@ -126,6 +125,7 @@ pub(in crate::quant) fn reference<const HALF: u8>(x: &[f32; 32]) -> (F16, [u8; 3
 }
 
 /// Searches the scales of blocks of 32; `make` packs one from its scale and its codes.
+#[inline(always)]
 pub(in crate::quant) fn blocks<V: Levels, B>(
     x: &[f32],
     weights: Option<&[f32]>,
@@ -145,6 +145,7 @@ pub(in crate::quant) fn blocks<V: Levels, B>(
 
 /// A super-block of 256 in L sub-blocks of N, whose scales are integers in −S..S times the half: that half, the integers,
 /// and the codes in `q`.
+#[inline(always)]
 pub(in crate::quant) fn super_block<V: Levels, const N: usize, const L: usize>(
     x: &[f32; 256],
     weights: Option<&[f32]>,
@@ -159,9 +160,9 @@ pub(in crate::quant) fn super_block<V: Levels, const N: usize, const L: usize>(
     for k in 0..ROUNDINGS {
         let first = F16::outward(extreme / (k as f32 - s_limit));
         let s_k = integers::<V, N, L>(&lanes, &a, first.get(), s_limit);
-        let sums = lanes.scale_sums::<V>(&s_k.map(|s| first.get() * s));
+        let sums = whole(lanes.scale_sums::<V>(&s_k.map(|s| first.get() * s)));
         let fitted = refit(&sums, &s_k, first);
-        let fitted_error = total(&lanes.scale_sums::<V>(&s_k.map(|s| fitted.get() * s)).error);
+        let fitted_error = total(&whole(lanes.scale_sums::<V>(&s_k.map(|s| fitted.get() * s)).error));
         for (d_k, error) in [(first, total(&sums.error)), (fitted, fitted_error)] {
             if error < least {
                 (d, s, least) = (d_k, s_k, error);
@@ -180,11 +181,8 @@ pub(in crate::quant) fn super_block<V: Levels, const N: usize, const L: usize>(
     (d, s.map(|s| s as i8))
 }
 
-fn total<const L: usize>(v: &[f32; L]) -> f32 {
-    v.iter().sum()
-}
-
 /// The half that suits the levels of all lanes best: least squares of x ≈ d·(s·v).
+#[inline(always)]
 fn refit<const L: usize>(sums: &Sums<L>, s: &[f32; L], d: F16) -> F16 {
     let (mut uu, mut ux) = (0.0, 0.0);
     for l in 0..L {
@@ -195,6 +193,7 @@ fn refit<const L: usize>(sums: &Sums<L>, s: &[f32; L], d: F16) -> F16 {
 }
 
 /// The best integer scale of each lane: the nearest to a/d and its two neighbours, each with codes of its own.
+#[inline(always)]
 fn integers<V: Levels, const N: usize, const L: usize>(
     lanes: &Lanes<N, L>,
     a: &[f32; L],
@@ -206,10 +205,10 @@ fn integers<V: Levels, const N: usize, const L: usize>(
     let mut least = [f32::INFINITY; L];
     for step in [0.0, -1.0, 1.0] {
         let s = a.map(|a| within(nearest(a * inv_d) + step, -s_limit, s_limit - 1.0));
-        let sums = lanes.scale_sums::<V>(&s.map(|s| d * s));
+        let error = whole(lanes.scale_sums::<V>(&s.map(|s| d * s)).error);
         for l in 0..L {
-            let better = sums.error[l] < least[l];
-            least[l] = if better { sums.error[l] } else { least[l] };
+            let better = error[l] < least[l];
+            least[l] = if better { error[l] } else { least[l] };
             best[l] = if better { s[l] } else { best[l] };
         }
     }
