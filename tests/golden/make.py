@@ -342,13 +342,14 @@ def main():
         llava = llava_hf(model) if spec["projector"] == 2 else None
         if llava:
             check_hf(llava, out, ids, greedy)
-        deviation = noise.deviations(model, out, ids)
+        deviation, words = noise.deviations(model, out, ids), noise.deviations(model, out, ids, words=True)
         save_folders(model, llava)
         name = spec["name"]
         save_file({k: v.contiguous() for k, v in out.items()}, f"{HERE}/{name}.safetensors")
         dump(f"{HERE}/{name}.json", dict(
             photo=spec["photo"], template=spec["template"], question=QUESTION, prompt=text, image_tokens=out["features"].shape[0],
-            ids=ids, greedy=greedy, text=sp.decode(greedy), min_gap=gap, other_photo_greedy=other, deviation=deviation, seed=seed))
+            ids=ids, greedy=greedy, text=sp.decode(greedy), min_gap=gap, other_photo_greedy=other, deviation=deviation,
+            deviation_words=words, seed=seed))
         print(name, "seed", seed, "gap", round(gap, 4), "prompt", len(ids), deviation, repr(sp.decode(greedy)))
 
 

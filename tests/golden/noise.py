@@ -7,6 +7,9 @@ draws, is recorded. The size of one step (u = 2^-24, the unit roundoff):
   - a norm of k numbers: relative u (4 + sqrt(k)); activations, sine and cosine: relative 4 u;
   - attention's output: u (8 + sqrt(d) + sqrt(n)) times the rms of its row (scores over d, sums over n keys);
   - a residual sum: relative 2 u.
+Where weights are F16 or BF16 the runtime may multiply whole numbers of 16 bits (kernels/src/cpu/x86/int16.rs), with a unit d for
+256 columns of a row of weights or of activations: the larger of the 2-norm / 46300 and the largest magnitude / 32700. Each number
+is then off by d / 2 at most: a product's sum by half of the 2-norm of (d_w |x|, d_x |w|), again as a random walk.
 """
 import torch
 
@@ -18,7 +21,16 @@ def uniform(x, generator):
     return torch.rand(x.shape, generator=generator) * 2 - 1
 
 
-def hooks(model, generator):
+def units(x):
+    """The unit of each row's spans of 256 columns, at every column."""
+    spans = []
+    for span in x.split(256, dim=-1):
+        norm, largest = span.norm(dim=-1, keepdim=True), span.abs().amax(-1, keepdim=True)
+        spans.append(torch.maximum(norm / 46300, largest / 32700).expand_as(span))
+    return torch.cat(spans, -1)
+
+
+def hooks(model, generator, words):
     def relative(factor):
         def hook(_, __, y):
             if isinstance(y, tuple):
@@ -33,7 +45,15 @@ def hooks(model, generator):
             k = m.weight[0].numel()
         else:
             size, k = (x**2) @ (m.weight**2).T, m.in_features
-        return y + U * k**0.5 * size.sqrt() * uniform(y, generator)
+        y = y + U * k**0.5 * size.sqrt() * uniform(y, generator)
+        if words:
+            w = m.weight.flatten(1)
+            if isinstance(m, torch.nn.Conv2d):
+                x = torch.nn.functional.unfold(x, m.kernel_size, stride=m.stride).transpose(1, 2)
+            off = ((units(x)**2) @ (w**2).T + (x**2) @ (units(w)**2).T).sqrt() / 2
+            off = off.transpose(1, 2).reshape(y.shape) if isinstance(m, torch.nn.Conv2d) else off
+            y = y + off * uniform(y, generator)
+        return y
 
     def attention(head):
         def pre(_, inputs):
@@ -60,10 +80,11 @@ def hooks(model, generator):
     return handles
 
 
-def deviations(model, out, ids):
-    """Largest change of any element of features, projected rows (from exact features) and logits over `DRAWS` draws."""
+def deviations(model, out, ids, words=False):
+    """Largest change of any element of features, projected rows (from exact features) and logits over `DRAWS` draws; with products on
+    whole numbers of 16 bits where `words`."""
     generator = torch.Generator().manual_seed(5)
-    handles = hooks(model, generator)
+    handles = hooks(model, generator, words)
     worst = dict(features=0.0, projected=0.0, logits=0.0)
     for _ in range(DRAWS):
         features = model.features(out["pixels"][None])

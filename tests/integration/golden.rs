@@ -59,13 +59,14 @@ impl Golden {
         self.json[key].as_array().expect("ids").iter().map(|v| v.as_i64().expect("an id")).collect()
     }
 
-    fn tolerance(&self, name: &str) -> f32 {
-        SLACK * self.json["deviation"][name].as_f64().expect("a deviation") as f32
+    /// By the recorded `deviation`: of f32, or `deviation_words` where weights may be multiplied as whole numbers.
+    fn tolerance(&self, name: &str, deviation: &str) -> f32 {
+        SLACK * self.json[deviation][name].as_f64().expect("a deviation") as f32
     }
 
     /// Fails where `found` leaves the tolerance of the recorded tensor `name`.
-    fn check(&self, name: &str, what: &str, found: &[f32]) {
-        let (expected, tolerance) = (self.tensor(name), self.tolerance(name));
+    fn check(&self, name: &str, (what, deviation): (&str, &str), found: &[f32]) {
+        let (expected, tolerance) = (self.tensor(name), self.tolerance(name, deviation));
         assert_eq!(found.len(), expected.len(), "{what}: {name}: numbers");
         let (at, worst) = worst(found, &expected);
         println!("{what}: {name}: {:.2} of the recorded deviation", worst / tolerance * SLACK);
@@ -120,8 +121,12 @@ pub fn greedy(
 }
 
 /// Runs the GGUF(s) and compares every stage with the golden.
-fn compare(golden: &Golden, what: &str, text: &File, vision: &File, isa: Isa) {
+fn compare(golden: &Golden, what: &str, text: &File, vision: &File, (isa, file_type): (Isa, FileType)) {
     let what = format!("{} {what} {isa:?}", golden.name);
+    let words = file_type == FileType::F16 && isa.name().starts_with("avx");
+    let check = |name: &str, found: &[f32]| {
+        golden.check(name, (&what, if words { "deviation_words" } else { "deviation" }), found);
+    };
     let b = &mut Cpu::new(CpuOptions { threads: 1, isa: Some(isa) });
     let tower = Vision::load(vision, b).expect("a tower");
     let pixels = golden.tensor("pixels");
@@ -133,9 +138,9 @@ fn compare(golden: &Golden, what: &str, text: &File, vision: &File, isa: Isa) {
     let features = clip.encode(b, &pixels);
     let mut found = vec![0.0; features.rows * features.cols];
     b.read(&mut found, features);
-    golden.check("features", &what, &found);
+    check("features", &found);
     let rows = tower.encode(b, &pixels);
-    golden.check("projected", &what, &rows);
+    check("projected", &rows);
 
     let ids = golden.ids("ids");
     let at = ids.iter().position(|&i| i == IMAGE).expect("a picture in the prompt");
@@ -157,7 +162,7 @@ fn compare(golden: &Golden, what: &str, text: &File, vision: &File, isa: Isa) {
         if cache_type == DType::F32 {
             // llava-hf's added rows are no words: only the learned ones are recorded
             let known: Vec<f32> = logits.chunks(width).flat_map(|row| &row[..vocab]).copied().collect();
-            golden.check("logits", &what, &known);
+            check("logits", &known);
         }
         let last = logits.split_off((n - 1) * width);
         let found = greedy(&mut llama, b, last, n, vocab, expected.len());
@@ -220,7 +225,7 @@ fn every_way(name: &'static str, folder_of: &str) {
             let all = layout == Layout::OneFile;
             let isas = if all { Isa::available() } else { vec![Isa::best()] };
             for isa in isas {
-                compare(&golden, &what, &text, &vision, isa);
+                compare(&golden, &what, &text, &vision, (isa, file_type));
             }
         }
     }

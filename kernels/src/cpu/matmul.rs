@@ -3,7 +3,7 @@
 //! Weights are read from the mapped file as they are, each once per product (per pass of [`PASS`] tokens): what is
 //! repacked lives in a tile that fits the first cache. Three ideas carry everything:
 //! - [`unpack`]: every quantized format is bytes, a scale and a minimum per group, so there is one int8 product ([`int8`]);
-//! - the other formats widen to f32 in the same way, so there is one f32 product ([`float`]);
+//! - the other formats become f32, or on x86 whole numbers of 16 bits, in the same way ([`float`]);
 //! - both are the same loops around a kernel of an instruction set, and the one-row product (decoding), which memory
 //!   bounds, is a plain dot per weight row.
 //!
@@ -27,11 +27,13 @@ use std::{
 use super::{Isa, pool::Pool};
 use crate::DType;
 
-#[cfg(target_arch = "x86_64")]
-pub(crate) use float::F32;
+#[cfg(any(target_arch = "x86_64", test))]
+pub(crate) use float::MANY;
 #[cfg(target_arch = "aarch64")]
 pub(crate) use float::convert;
-pub(crate) use float::{FloatIsa, FloatTile, Plain, SPAN};
+#[cfg(target_arch = "x86_64")]
+pub(crate) use float::{F32, float_passes};
+pub(crate) use float::{FloatIsa, FloatTile, FloatWay, Plain, SPAN, float_pack};
 #[cfg(target_arch = "aarch64")]
 pub(crate) use int8::widen;
 pub(crate) use int8::{ActSlab, ByBlock, Int8Isa, Tile, Way, passes};

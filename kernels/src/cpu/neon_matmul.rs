@@ -11,8 +11,8 @@ use std::arch::aarch64::*;
 use super::{
     Isa,
     matmul::{
-        ActSlab, FloatIsa, FloatTile, Int8Isa, PANEL, Plain, Record, SLAB, SPAN, Scales, Tile, Unpack,
-        Weights, convert, pack, widen,
+        ActSlab, FloatIsa, FloatTile, FloatWay, Int8Isa, PANEL, Plain, Record, SLAB, SPAN, Scales, Tile,
+        Unpack, Weights, convert, float_pack, pack, widen,
     },
 };
 
@@ -137,11 +137,16 @@ fn dot<F: Unpack>(u: &[u8; SLAB], s: &Scales, x: &ActSlab) -> f32 {
     sum
 }
 
-impl FloatIsa for Neon {
+impl FloatWay for Neon {
+    type Tile = FloatTile;
     const TOKENS: usize = 2;
 
     fn convert<F: Plain>(self, tile: &mut FloatTile, w: Weights<'_>, first: usize, col: usize) {
         convert::<F>(tile, w, first, col);
+    }
+
+    fn pack(self, x: &[f32], k: usize, cols: usize, tokens: usize, record: &mut [f32]) {
+        float_pack(x, k, cols, tokens, record);
     }
 
     fn multiply(self, tokens: usize, tile: &FloatTile, x: &[f32], c: &mut [f32], cols: usize) {
@@ -155,7 +160,9 @@ impl FloatIsa for Neon {
             }
         }
     }
+}
 
+impl FloatIsa for Neon {
     fn dots<F: Plain>(self, w: Weights<'_>, first: usize, x: &[f32], out: &mut [f32]) {
         for (i, out) in out.iter_mut().enumerate() {
             let row = bytemuck::cast_slice::<u8, F::Bytes>(w.row(first + i));

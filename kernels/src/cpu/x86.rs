@@ -6,6 +6,7 @@
 mod avx2;
 mod gemm;
 mod gemv;
+mod int16;
 mod plain;
 pub(super) mod probe;
 mod slab;
@@ -14,11 +15,12 @@ mod widen;
 use super::{
     Isa,
     matmul::{
-        ActSlab, ByBlock, FloatIsa, FloatTile, Int8Isa, PANEL, Plain, Product, Record, SPAN, Scratch, Tile,
-        Unpack, Way, Weights, pack, passes,
+        ActSlab, ByBlock, FloatIsa, FloatTile, FloatWay, Int8Isa, MANY, PANEL, Plain, Product, Record, SPAN,
+        Scratch, Tile, Unpack, Way, Weights, float_pack, float_passes, pack, passes,
     },
     pool::Pool,
 };
+use crate::DType;
 
 /// The machine has AVX-512 F, BW, DQ, VL and VNNI, AVX2, FMA and F16C.
 #[derive(Clone, Copy)]
@@ -182,7 +184,8 @@ impl<F: Unpack> Way<F> for ByGroup {
     }
 }
 
-impl FloatIsa for Avx512 {
+impl FloatWay for Avx512 {
+    type Tile = FloatTile;
     const TOKENS: usize = plain::TOKENS;
 
     fn convert<F: Plain>(self, tile: &mut FloatTile, w: Weights<'_>, first: usize, col: usize) {
@@ -190,15 +193,33 @@ impl FloatIsa for Avx512 {
         unsafe { plain::convert::<F>(tile, w, first, col) }
     }
 
+    fn fetch(self, part: &[u8]) {
+        plain::fetch(part);
+    }
+
+    fn pack(self, x: &[f32], k: usize, cols: usize, tokens: usize, record: &mut [f32]) {
+        // SAFETY: the proof.
+        unsafe { plain::pack(x, k, cols, tokens, record) }
+    }
+
     fn multiply(self, tokens: usize, tile: &FloatTile, x: &[f32], c: &mut [f32], cols: usize) {
         check_float(tokens, x, c, cols);
         // SAFETY: the proof; the lengths are checked.
         unsafe { plain::multiply(tokens, tile, x.as_ptr(), c.as_mut_ptr(), cols) }
     }
+}
 
+impl FloatIsa for Avx512 {
     fn dots<F: Plain>(self, w: Weights<'_>, first: usize, x: &[f32], out: &mut [f32]) {
         // SAFETY: the proof.
         unsafe { plain::dots::<F>(w, first, x, out) }
+    }
+
+    fn several<F: Plain>(self, pool: &Pool, scratch: &mut Scratch, w: Weights<'_>, p: Product<'_>) {
+        match F::DTYPE != DType::F32 && p.n >= MANY {
+            true => float_passes::<_, F>(int16::Int16(self), pool, scratch, w, p),
+            false => float_passes::<_, F>(self, pool, scratch, w, p),
+        }
     }
 }
 
@@ -275,7 +296,8 @@ impl<F: Unpack> Way<F> for BySlabAvx2 {
     }
 }
 
-impl FloatIsa for Avx2 {
+impl FloatWay for Avx2 {
+    type Tile = FloatTile;
     const TOKENS: usize = avx2::FLOAT_TOKENS;
 
     fn convert<F: Plain>(self, tile: &mut FloatTile, w: Weights<'_>, first: usize, col: usize) {
@@ -283,12 +305,22 @@ impl FloatIsa for Avx2 {
         unsafe { avx2::convert::<F>(tile, w, first, col) }
     }
 
+    fn fetch(self, part: &[u8]) {
+        plain::fetch(part);
+    }
+
+    fn pack(self, x: &[f32], k: usize, cols: usize, tokens: usize, record: &mut [f32]) {
+        float_pack(x, k, cols, tokens, record);
+    }
+
     fn multiply(self, tokens: usize, tile: &FloatTile, x: &[f32], c: &mut [f32], cols: usize) {
         check_float(tokens, x, c, cols);
         // SAFETY: the proof; the lengths are checked.
         unsafe { avx2::float_multiply(tokens, tile, x.as_ptr(), c.as_mut_ptr(), cols) }
     }
+}
 
+impl FloatIsa for Avx2 {
     fn dots<F: Plain>(self, w: Weights<'_>, first: usize, x: &[f32], out: &mut [f32]) {
         // SAFETY: the proof.
         unsafe { avx2::float_dots::<F>(w, first, x, out) }
@@ -308,7 +340,7 @@ impl Int8Isa for Avx2Vnni {
     }
 
     fn pack<F: Unpack>(self, x: &[f32], k: usize, cols: usize, tokens: usize, record: &mut [i32]) {
-        self.0.pack::<F>(x, k, cols, tokens, record);
+        Int8Isa::pack::<F>(self.0, x, k, cols, tokens, record);
     }
 
     fn multiply<F: Unpack>(self, tokens: usize, tile: &Tile, record: &[i32], c: &mut [f32], blocks: usize) {
@@ -367,17 +399,28 @@ impl<F: Unpack> Way<F> for BySlabVnni {
     }
 }
 
-impl FloatIsa for Avx2Vnni {
-    const TOKENS: usize = <Avx2 as FloatIsa>::TOKENS;
+impl FloatWay for Avx2Vnni {
+    type Tile = FloatTile;
+    const TOKENS: usize = <Avx2 as FloatWay>::TOKENS;
 
     fn convert<F: Plain>(self, tile: &mut FloatTile, w: Weights<'_>, first: usize, col: usize) {
         self.0.convert::<F>(tile, w, first, col);
     }
 
-    fn multiply(self, tokens: usize, tile: &FloatTile, x: &[f32], c: &mut [f32], cols: usize) {
-        FloatIsa::multiply(self.0, tokens, tile, x, c, cols);
+    fn fetch(self, part: &[u8]) {
+        plain::fetch(part);
     }
 
+    fn pack(self, x: &[f32], k: usize, cols: usize, tokens: usize, record: &mut [f32]) {
+        FloatWay::pack(self.0, x, k, cols, tokens, record);
+    }
+
+    fn multiply(self, tokens: usize, tile: &FloatTile, x: &[f32], c: &mut [f32], cols: usize) {
+        FloatWay::multiply(self.0, tokens, tile, x, c, cols);
+    }
+}
+
+impl FloatIsa for Avx2Vnni {
     fn dots<F: Plain>(self, w: Weights<'_>, first: usize, x: &[f32], out: &mut [f32]) {
         FloatIsa::dots::<F>(self.0, w, first, x, out);
     }

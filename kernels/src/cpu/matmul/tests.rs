@@ -134,6 +134,22 @@ fn by_slab((weight, start): (f64, f64), w: &[f32], x: &[f32]) -> (f64, f64) {
     slabs.fold((0.0, 0.0), |(sum, bound), (s, b)| (sum + s, bound + b))
 }
 
+/// What a product on whole numbers of 16 bits may differ by (x86/int16.rs): half a unit of each factor times the other. Units are those of 256
+/// columns: ‖·‖/46300 or the largest magnitude/32700, whichever is larger, and a hair for their own roundings.
+fn by_words(w: &[f32], x: &[f32]) -> f64 {
+    let unit = |v: &[f32]| {
+        let norm = v.iter().map(|v| f64::from(v * v)).sum::<f64>().sqrt();
+        let largest = v.iter().fold(0.0f32, |m, v| m.max(v.abs()));
+        1.0001 * (norm / 46300.0).max(f64::from(largest) / 32700.0)
+    };
+    let sum = |v: &[f32]| v.iter().map(|v| f64::from(v.abs())).sum::<f64>();
+    let spans = w.chunks(256).zip(x.chunks(256)).map(|(w, x)| {
+        let (dw, dx) = (unit(w) / 2.0, unit(x) / 2.0);
+        dx * sum(w) + dw * sum(x) + w.len() as f64 * dw * dx
+    });
+    spans.sum()
+}
+
 /// Every ISA against scalar: the integer products are equal, so results differ by f32 roundings alone, at most one per addition
 /// on either side: 2·(additions)·2⁻²⁴·Σ|wx|.
 fn check(case: &Case, rng: &mut Rng) {
@@ -158,6 +174,9 @@ fn check(case: &Case, rng: &mut Rng) {
                     let (sum, steps) = by_slab(rounding, w, x);
                     expected = sum + f64::from(bias.map_or(0.0, |bias| bias[row]));
                     bound += steps;
+                }
+                if matches!(dtype, DType::F16 | DType::BF16) && n >= MANY && isa.name().starts_with("avx") {
+                    bound += by_words(w, x);
                 }
                 assert!(
                     (f64::from(got) - expected).abs() <= bound,
@@ -233,6 +252,57 @@ fn a_short_last_slab_is_scaled_by_itself() {
             let far = got.iter().zip(&want).fold(0.0f32, |far, (a, b)| far.max((a - b).abs()));
             // A sum below 0 takes Σx an eighth of a step too low, of 127 · 8; a weight rounded to 8 bits is off by 1 in 254.
             assert!(far < 0.01 * most, "{isa}, {n} rows: {far} of {most}");
+        }
+    }
+}
+
+/// Sums of whole numbers of 16 bits at the limit of 32 bits: all of one size, one far above the others, alternating signs; and numbers that
+/// are none, too large or too small to be squared.
+#[test]
+fn sums_of_words_do_not_overflow() {
+    let kinds: [fn(usize) -> f32; 6] = [
+        |_| 1.0,
+        |i| if i == 77 { 4096.0 } else { 0.25 },
+        |i| if i.is_multiple_of(2) { -0.125 } else { 0.125 },
+        |i| if i < 2 { -60_000.0 } else { 0.0 },
+        |i| 6e-8 * (i % 9) as f32,
+        |_| 0.0,
+    ];
+    let (n, k, m) = (MANY + 1, 256 + 40, 33);
+    for dtype in [DType::F16, DType::BF16] {
+        for (row, x) in kinds.iter().flat_map(|row| kinds.iter().map(move |x| (row, x))) {
+            for scale in [1.0, 1e-25, 1e25] {
+                let case = Case { dtype, n, k, m, threads: 1, bias: false };
+                let values: Vec<f32> = (0..m * k).map(|i| row(i % k)).collect();
+                let mut w = vec![0; m * dtype.row_bytes(k).unwrap()];
+                quant::quantize(dtype, k, &values, &mut w, None);
+                let mut rounded = vec![0.0; m * k];
+                quant::dequantize(dtype, &w, &mut rounded);
+                let x: Vec<f32> = (0..n * k).map(|i| scale * x(i % k)).collect();
+                let want = product(&case, Isa::Scalar, &x, &w, None);
+                let allowed = f64::from(scale)
+                    * by_words(&rounded[..k], &x[..k].iter().map(|x| x / scale).collect::<Vec<_>>());
+                let allowed = allowed + 1e-6 * f64::from(want[0].abs());
+                for isa in Isa::available() {
+                    for (got, want) in product(&case, isa, &x, &w, None).iter().zip(&want) {
+                        let off = f64::from(got - want).abs();
+                        assert!(
+                            off <= allowed,
+                            "{dtype} {isa} × {scale:e}: {got}, expected {want} ± {allowed:e}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+    let case = Case { dtype: DType::F16, n, k, m, threads: 1, bias: false };
+    let w = weights(DType::F16, m, k, &mut Rng(5));
+    for odd in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        let x: Vec<f32> = (0..n * k).map(|i| if i == 3 * k + 9 { odd } else { 1.0 }).collect();
+        for isa in Isa::available() {
+            let got = product(&case, isa, &x, &w, None);
+            assert!(got[3 * m..4 * m].iter().all(|y| !y.is_finite()), "{isa}: {odd}");
+            assert!(got[..3 * m].iter().chain(&got[4 * m..]).all(|y| y.is_finite()), "{isa}: {odd}");
         }
     }
 }

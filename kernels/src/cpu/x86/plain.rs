@@ -7,7 +7,7 @@ use std::arch::x86_64::*;
 use super::gemv::prefetch;
 use crate::{
     DType,
-    cpu::matmul::{FloatTile, PANEL, Plain, SPAN, Weights},
+    cpu::matmul::{F32, FloatTile, PANEL, Plain, SPAN, Weights},
 };
 
 /// Tokens that the kernel takes at once.
@@ -19,7 +19,7 @@ pub(super) const TOKENS: usize = 12;
 /// `cols` weights are readable at `p`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-unsafe fn load<F: Plain>(p: *const u8, cols: usize) -> __m512 {
+pub(super) unsafe fn load<F: Plain>(p: *const u8, cols: usize) -> __m512 {
     let mask = if cols < 16 { (1 << cols) - 1 } else { u16::MAX };
     // SAFETY: masked loads touch only what the mask names.
     unsafe {
@@ -31,6 +31,14 @@ unsafe fn load<F: Plain>(p: *const u8, cols: usize) -> __m512 {
             }
             _ => _mm512_maskz_loadu_ps(mask, p.cast()),
         }
+    }
+}
+
+/// Fetches `part` into the second cache.
+pub(super) fn fetch(part: &[u8]) {
+    for line in (0..part.len() + 63).step_by(64) {
+        // SAFETY: SSE is part of x86-64, and a prefetch of any address is harmless.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(part.as_ptr().wrapping_add(line).cast()) };
     }
 }
 
@@ -47,7 +55,7 @@ pub(super) fn convert<F: Plain>(tile: &mut FloatTile, w: Weights<'_>, first: usi
                 // SAFETY: the slice holds them.
                 *row = unsafe { load::<F>(part.as_ptr(), part.len() / size) };
             }
-            for (out, column) in tile.0[at..].iter_mut().zip(transpose(rows)) {
+            for (out, column) in tile.0[at..].iter_mut().zip(transpose(&rows)) {
                 // SAFETY: 16 of 32 floats, from 0 or 16 on.
                 unsafe { _mm512_storeu_ps(out.as_mut_ptr().add(lane), column) };
             }
@@ -55,10 +63,37 @@ pub(super) fn convert<F: Plain>(tile: &mut FloatTile, w: Weights<'_>, first: usi
     }
 }
 
+/// [`crate::cpu::matmul::float_pack`].
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+pub(super) fn pack(x: &[f32], k: usize, cols: usize, tokens: usize, to: &mut [f32]) {
+    for at in (0..cols).step_by(16) {
+        let mut rows = [_mm512_setzero_ps(); 16];
+        for (token, row) in rows.iter_mut().enumerate().take(tokens) {
+            let x = &x[token * k + at..][..16.min(cols - at)];
+            // SAFETY: the slice holds them.
+            *row = unsafe { load::<F32>(x.as_ptr().cast(), x.len()) };
+        }
+        store_steps(&rows, &mut to[at * tokens..cols * tokens], tokens);
+    }
+}
+
+/// Writes up to 16 columns of `rows` to `to`, `[columns][tokens]`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+pub(super) fn store_steps(rows: &[__m512; 16], to: &mut [f32], tokens: usize) {
+    for (j, column) in transpose(rows).into_iter().enumerate().take(to.len() / tokens) {
+        let to = &mut to[j * tokens..];
+        // What is written too much belongs to the next column, which comes later.
+        let mask = if to.len() < 16 { (1 << to.len()) - 1 } else { u16::MAX };
+        // SAFETY: masked stores touch only what the mask names.
+        unsafe { _mm512_mask_storeu_ps(to.as_mut_ptr(), mask, column) };
+    }
+}
+
 /// Rows to columns.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-fn transpose(rows: [__m512; 16]) -> [__m512; 16] {
+pub(super) fn transpose(rows: &[__m512; 16]) -> [__m512; 16] {
     // 4 × 4 within the quarters of four rows: t[4i + j] holds columns j, 4 + j, 8 + j, 12 + j of rows 4i...
     let mut t = [_mm512_setzero_ps(); 16];
     for i in 0..4 {
