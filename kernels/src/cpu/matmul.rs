@@ -34,6 +34,8 @@ pub(crate) use float::convert;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use float::{F32, float_passes};
 pub(crate) use float::{FloatIsa, FloatTile, FloatWay, Plain, SPAN, float_pack};
+#[cfg(target_arch = "x86_64")]
+pub(crate) use int8::act_slab;
 #[cfg(target_arch = "aarch64")]
 pub(crate) use int8::widen;
 pub(crate) use int8::{ActSlab, ByBlock, Int8Isa, Tile, Way, passes};
@@ -238,10 +240,19 @@ fn piece_rows(m: usize, threads: usize) -> usize {
     PANEL * (m / PANEL / (4 * threads)).clamp(1, PANELS)
 }
 
-/// Rows that a thread takes at once when there is one token: enough that two streams within them run long, and at
+/// Rows of plain numbers that a thread takes at once when there is one token: enough that two streams within them run long, and at
 /// least eight pieces a thread.
 fn dot_rows(m: usize, threads: usize) -> usize {
     (m.div_ceil(8 * threads)).next_multiple_of(2).clamp(16, 512)
+}
+
+/// Bytes of quantized weights that a thread takes at once when there is one token: some 2 µs of reading, which is what a thread may wait for
+/// another at the end, and fifty times what taking a piece costs. A thread's pieces are neighbours, so nothing speaks for long ones.
+const RUN: usize = 64 << 10;
+
+/// Rows of that many bytes, or fewer so that there are eight pieces a thread, but of a quarter of them at least.
+fn run_rows(m: usize, row_bytes: usize, threads: usize) -> usize {
+    (RUN / row_bytes).min(m.div_ceil(8 * threads)).max(RUN / 4 / row_bytes).max(1)
 }
 
 /// Writes `sums` `[tokens][PANEL]`, of panel `panel` of a piece and the tokens from `first` on, to their places in the piece's tile of the output.

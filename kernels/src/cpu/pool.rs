@@ -2,8 +2,10 @@
 //!
 //! A token of a 7B model is some three hundred ops, most of them shorter than the microseconds that waking a parked
 //! thread costs. So a worker spins for `SPIN` after a job, in which time the next op nearly always comes, and only
-//! then parks, so that an idle program uses no core. The caller works as thread 0 and waits in the same way. Given up:
-//! work stealing and nested jobs; an op is flat, and [`Pool::each`] hands out its pieces by a counter.
+//! then parks, so that an idle program uses no core. The caller works as thread 0 and waits in the same way.
+//!
+//! An op is flat (given up: nested jobs), and [`Pool::each`] gives every thread a run of neighbouring pieces, because memory is read faster in
+//! order; who is done takes half of what another has left.
 
 use std::{
     any::Any,
@@ -12,7 +14,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicUsize, Ordering::*},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::*},
     },
     thread::JoinHandle,
     time::{Duration, Instant},
@@ -135,6 +137,34 @@ pub struct Pool {
     workers: Vec<JoinHandle<()>>,
     /// Held during a job: two callers take turns.
     turn: Mutex<()>,
+    /// Per thread, what is left of its pieces in [`Pool::each`].
+    runs: Vec<Run>,
+}
+
+/// A run of pieces, packed as `first << 32 | end`; on a line of its own, because its thread takes from it all the time.
+#[repr(align(64))]
+struct Run(AtomicU64);
+
+impl Run {
+    fn pack(pieces: Range<usize>) -> u64 {
+        (pieces.start as u64) << 32 | pieces.end as u64
+    }
+
+    /// Takes some of the pieces that are left: `split` says which stay and which are taken.
+    fn take(&self, split: impl Fn(Range<usize>) -> (Range<usize>, Range<usize>)) -> Option<Range<usize>> {
+        let mut old = self.0.load(Relaxed);
+        loop {
+            let left = (old >> 32) as usize..(old & u64::from(u32::MAX)) as usize;
+            if left.is_empty() {
+                return None;
+            }
+            let (stay, taken) = split(left);
+            match self.0.compare_exchange_weak(old, Self::pack(stay), Relaxed, Relaxed) {
+                Ok(_) => return Some(taken),
+                Err(now) => old = now,
+            }
+        }
+    }
 }
 
 impl Pool {
@@ -153,7 +183,7 @@ impl Pool {
             done: Condvar::new(),
             panic: Mutex::new(None),
         });
-        let workers = (1..threads)
+        let workers: Vec<_> = (1..threads)
             .map_while(|thread| {
                 let shared = Arc::clone(&shared);
                 std::thread::Builder::new()
@@ -162,7 +192,8 @@ impl Pool {
                     .ok()
             })
             .collect();
-        Self { shared, workers, turn: Mutex::new(()) }
+        let runs = (0..=workers.len()).map(|_| Run(AtomicU64::new(0))).collect();
+        Self { shared, workers, turn: Mutex::new(()), runs }
     }
 
     /// Threads that take part in a job.
@@ -177,10 +208,14 @@ impl Pool {
     /// # Panics
     /// Where a call panicked, with its panic, after all calls have ended.
     pub fn run(&self, f: &(dyn Fn(usize) + Sync)) {
-        if self.workers.is_empty() {
-            return f(0);
+        match self.workers.is_empty() {
+            true => f(0),
+            false => self.run_in(hold(&self.turn), f),
         }
-        let turn = hold(&self.turn);
+    }
+
+    /// [`Pool::run`] where there are workers, in the caller's turn.
+    fn run_in(&self, turn: MutexGuard<'_, ()>, f: &(dyn Fn(usize) + Sync)) {
         let shared = &*self.shared;
         // SAFETY: only the lifetime changes. The pointer is used by workers while `busy` > 0, and this function does not
         // leave before `join` has seen 0, not even where `f(0)` panics.
@@ -197,21 +232,39 @@ impl Pool {
         }
     }
 
-    /// Calls `f(thread, piece)` once for every piece of 0..`pieces`, each on the next free thread.
+    /// Calls `f(thread, piece)` once for every piece of 0..`pieces`: a thread takes neighbouring ones in order, then helps others.
     pub fn each(&self, pieces: usize, f: &(dyn Fn(usize, usize) + Sync)) {
         if pieces <= 1 || self.workers.is_empty() {
             return (0..pieces).for_each(|piece| f(0, piece));
         }
-        let next = AtomicUsize::new(0);
-        self.run(&|thread| {
-            loop {
-                let piece = next.fetch_add(1, Relaxed);
-                if piece >= pieces {
-                    return;
-                }
+        assert!(u32::try_from(pieces).is_ok(), "{pieces} pieces");
+        let turn = hold(&self.turn);
+        let first = |thread: usize| pieces * thread / self.threads();
+        for (thread, run) in self.runs.iter().enumerate() {
+            run.0.store(Run::pack(first(thread)..first(thread + 1)), Relaxed);
+        }
+        self.run_in(turn, &|thread| {
+            while let Some(piece) = self.next_piece(thread) {
                 f(thread, piece);
             }
         });
+    }
+
+    /// The next piece for `thread`: of its run or, where that is empty, of the second half of another's, which becomes its own.
+    fn next_piece(&self, thread: usize) -> Option<usize> {
+        let next = |left: Range<usize>| (left.start + 1..left.end, left.start..left.start + 1);
+        if let Some(piece) = self.runs[thread].take(next) {
+            return Some(piece.start);
+        }
+        let half = |left: Range<usize>| {
+            let middle = left.start + left.len() / 2;
+            (left.start..middle, middle..left.end)
+        };
+        let threads = self.threads();
+        let found = (1..threads).find_map(|i| self.runs[(thread + i) % threads].take(half))?;
+        // Others only take from a run, so an empty one is still empty.
+        self.runs[thread].0.store(Run::pack(found.start + 1..found.end), Relaxed);
+        Some(found.start)
     }
 
     /// Cuts `matrix`, [rows, cols], into tiles of `tile_rows` × `tile_cols` (less at the edges) and calls `f(thread, tile)`

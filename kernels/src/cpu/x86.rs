@@ -100,6 +100,11 @@ impl Int8Isa for Avx512 {
         unsafe { gemm::multiply::<F>(tokens, tile, record.as_ptr(), c.as_mut_ptr(), blocks) }
     }
 
+    fn act<F: Unpack>(self, x: &[f32]) -> ActSlab {
+        // SAFETY: the proof.
+        unsafe { gemv::act::<F>(x, self.shares_scale::<F>()) }
+    }
+
     fn dots<F: Unpack>(self, w: Weights<'_>, first: usize, x: &[ActSlab], out: &mut [f32]) {
         // SAFETY: the proof.
         unsafe { gemv::dots::<F>(w, first, x, out) }
@@ -248,7 +253,12 @@ impl Int8Isa for Avx2 {
 
     fn dots<F: Unpack>(self, w: Weights<'_>, first: usize, x: &[ActSlab], out: &mut [f32]) {
         // SAFETY: the proof.
-        unsafe { avx2::dots::<F>(w, first, x, out) }
+        unsafe { avx2::dots::<F, true>(w, first, x, out) }
+    }
+
+    fn act<F: Unpack>(self, x: &[f32]) -> ActSlab {
+        // SAFETY: the proof.
+        unsafe { avx2::act::<F>(x, Int8Isa::shares_scale::<F>(self)) }
     }
 
     fn shares_scale<F: Unpack>(self) -> bool {
@@ -351,7 +361,16 @@ impl Int8Isa for Avx2Vnni {
 
     /// As AVX2: memory bounds it, not the instructions.
     fn dots<F: Unpack>(self, w: Weights<'_>, first: usize, x: &[ActSlab], out: &mut [f32]) {
-        Int8Isa::dots::<F>(self.0, w, first, x, out);
+        match F::BITS {
+            4 => Int8Isa::dots::<F>(self.0, w, first, x, out),
+            // SAFETY: the proof.
+            _ => unsafe { avx2::dots::<F, false>(w, first, x, out) },
+        }
+    }
+
+    fn act<F: Unpack>(self, x: &[f32]) -> ActSlab {
+        // SAFETY: the proof.
+        unsafe { avx2::act::<F>(x, Int8Isa::shares_scale::<F>(self)) }
     }
 
     fn shares_scale<F: Unpack>(self) -> bool {

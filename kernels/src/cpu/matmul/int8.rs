@@ -3,12 +3,11 @@
 //! Many tokens: panels of [`PANEL`] weight rows are widened, 256 columns at a time, to a [`Tile`] of 8 KB that stays in the first
 //! cache, and a kernel of the instruction set runs over all groups of tokens. The order of the loops (chunk of
 //! columns > panel > slab > group of tokens) keeps a chunk of packed activations in the second cache while
-//! the panels pass by. One token: a dot per weight row, two distant rows at a time, because two streams of memory
-//! are faster than one.
+//! the panels pass by. One token: a dot per weight row, in order, a run of rows for each thread.
 
 use super::pack::quantize_to;
 use super::{
-    PANEL, Product, Record, SLAB, Scratch, Unpack, Weights, chunk_of, dot_rows, pass_tokens, piece_rows,
+    PANEL, Product, Record, SLAB, Scratch, Unpack, Weights, chunk_of, pass_tokens, piece_rows, run_rows,
     store, with_scratch,
 };
 use crate::{cpu::pool::Pool, quant::ActBlock};
@@ -47,14 +46,19 @@ impl Tile {
 #[derive(Clone, Copy, bytemuck::Zeroable, bytemuck::Pod)]
 #[repr(C, align(64))]
 pub(crate) struct ActSlab {
-    /// The codes.
+    /// The codes; an instruction set may order them as it unpacks weights.
     pub(crate) q: [i8; SLAB],
-    /// −ZERO·Σq of each four codes.
+    /// −ZERO·Σq of each four codes, where an instruction set starts its sums there.
     pub(crate) off: [i32; SLAB / 4],
     /// Scales, per 32.
     pub(crate) d: [f32; 8],
-    /// d·Σq, per 32.
+    /// d·Σq, per 32; times −ZERO where an instruction set takes that for a minimum.
     pub(crate) sum: [f32; 8],
+    /// −Σq, per 32.
+    pub(crate) sums32: [i16; 8],
+    /// −Σq, per 16.
+    pub(crate) sums16: [i16; 16],
+    _unused: [u8; 16],
 }
 
 /// What an instruction set does for the int8 product. A value is the proof that the machine has the instructions.
@@ -73,6 +77,11 @@ pub(crate) trait Int8Isa: Copy + Sync {
 
     /// `c[token][row]` += Σ over `blocks` blocks of 32 columns, for `tokens` ≤ TOKENS.
     fn multiply<F: Unpack>(self, tokens: usize, tile: &Tile, record: &[i32], c: &mut [f32], blocks: usize);
+
+    /// A slab of the only token's activations, up to 256 of them, a multiple of 32.
+    fn act<F: Unpack>(self, x: &[f32]) -> ActSlab {
+        act_slab::<F>(x, self.shares_scale::<F>())
+    }
 
     /// `out[i]` = row `first` + i times x.
     fn dots<F: Unpack>(self, w: Weights<'_>, first: usize, x: &[ActSlab], out: &mut [f32]);
@@ -243,10 +252,10 @@ fn one_token<I: Int8Isa, F: Unpack>(
 ) {
     let x = scratch.x.get::<ActSlab>(p.k.div_ceil(SLAB));
     for (slab, x) in x.iter_mut().zip(p.x.chunks(SLAB)) {
-        *slab = act_slab::<F>(x, isa.shares_scale::<F>());
+        *slab = isa.act::<F>(x);
     }
     let x = &*x;
-    pool.tiles(p.out, p.m, (1, dot_rows(p.m, pool.threads())), &|_, mut tile| {
+    pool.tiles(p.out, p.m, (1, run_rows(p.m, w.row_bytes, pool.threads())), &|_, mut tile| {
         let first = tile.first_col();
         let out = tile.row(0);
         isa.dots::<F>(w, first, x, out);
@@ -256,7 +265,9 @@ fn one_token<I: Int8Isa, F: Unpack>(
     });
 }
 
-fn act_slab<F: Unpack>(x: &[f32], shared: bool) -> ActSlab {
+/// [`Int8Isa::act`], to be inlined where vectors are enabled: codes in the order of the columns.
+#[inline(always)]
+pub(crate) fn act_slab<F: Unpack>(x: &[f32], shared: bool) -> ActSlab {
     let mut slab: ActSlab = bytemuck::Zeroable::zeroed();
     let largest = x.iter().fold(0, |m, x| m.max(x.to_bits() & 0x7fff_ffff));
     for (i, x) in x.as_chunks::<32>().0.iter().enumerate() {
@@ -264,6 +275,10 @@ fn act_slab<F: Unpack>(x: &[f32], shared: bool) -> ActSlab {
         slab.q[32 * i..32 * i + 32].copy_from_slice(&act.q);
         slab.d[i] = act.d;
         slab.sum[i] = act.d * act.sum as f32;
+        slab.sums32[i] = -act.sum as i16;
+        for (sum, q) in slab.sums16[2 * i..].iter_mut().zip(act.q.as_chunks::<16>().0) {
+            *sum = -q.iter().map(|&q| i16::from(q)).sum::<i16>();
+        }
         for (off, q) in slab.off[8 * i..].iter_mut().zip(act.q.as_chunks::<4>().0) {
             *off = -F::ZERO * q.iter().map(|&q| i32::from(q)).sum::<i32>();
         }

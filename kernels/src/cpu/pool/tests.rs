@@ -46,6 +46,21 @@ fn pieces_once_each() {
 }
 
 #[test]
+fn others_take_what_a_slow_thread_has_left() {
+    let pool = Pool::new(3);
+    let done = AtomicUsize::new(0);
+    let start = Instant::now();
+    pool.each(100, &|_, piece| {
+        // The first piece of a run waits for all the others, of its own run too.
+        while piece == 0 && done.load(Relaxed) < 99 && start.elapsed() < Duration::from_secs(60) {
+            std::thread::yield_now();
+        }
+        done.fetch_add(1, Relaxed);
+    });
+    assert!(start.elapsed() < Duration::from_secs(60) && done.load(Relaxed) == 100);
+}
+
+#[test]
 fn tiles_cover_the_matrix_once() {
     let pool = Pool::new(3);
     for (rows, cols, tile) in [(1, 1, (1, 1)), (5, 7, (2, 3)), (4, 6, (4, 6)), (4, 6, (9, 9)), (0, 3, (1, 1))]

@@ -6,7 +6,7 @@
 //!   (2·255·127). Weights of four to six bits leave room for a whole group of columns ([`slab`]).
 //! - Bytes of 8 bits are split by [`widen()`] into two planes of 4 bits ([`bytes`]).
 //! - With AVX-VNNI `vpdpbusd` sums any bytes in 32 bits ([`vnni`]).
-//! - [`dots()`]: one token is a dot per weight row, two distant rows at a time.
+//! - [`dots()`]: one token is a dot per weight row.
 //! - F32, F16 and BF16 are multiplied in f32 ([`plain`]).
 //!
 //! The share of products among the instructions of the vector ports bounds each: see the files. All take six tokens and two registers
@@ -25,7 +25,7 @@ mod vnni;
 mod widen;
 
 pub(super) use bytes::multiply;
-pub(super) use dots::dots;
+pub(super) use dots::{act, dots};
 pub(super) use plain::{TOKENS as FLOAT_TOKENS, convert, dots as float_dots, multiply as float_multiply};
 pub(super) use vnni::{multiply as multiply_vnni, multiply_slab as multiply_slab_vnni};
 pub(super) use widen::widen;

@@ -1,58 +1,88 @@
 //! The product of one token with AVX2: a dot per weight row.
 //!
-//! Two rows far apart are read at once and lines are fetched ahead, as in [`super::super::gemv`]. A block of 32 columns is a register:
-//! `vpmaddubsw` and `vpmaddwd` sum four columns a lane, and the lanes' floats are scaled by both scales. Two sums a row hide the latency
-//! of the additions. Bytes of 8 bits would saturate, so they are taken as signed: |w| times x with the sign of w.
+//! Lines are fetched ahead as in [`super::super::gemv`], but arithmetic bounds it on a new machine, so instructions count:
+//! - where a token's activations share a scale over a slab, the integer scales of the K formats multiply 16-bit sums (`vpmaddwd`), and a
+//!   float is made once a block ([`groups`]);
+//! - formats with blocks of 32 columns have two blocks in a register, low nibbles and high ones in turn, so that a float is made once in two
+//!   ([`mod@pairs`]);
+//! - else a block is a register: `vpmaddubsw` and `vpmaddwd` sum four columns a lane, and the lanes' floats are scaled by both scales.
+//!
+//! Bytes of 8 bits would saturate, so they are taken as signed: |w| times x with the sign of w.
+
+mod groups;
+mod pairs;
 
 use std::arch::x86_64::*;
 
-use super::super::gemv::prefetch;
+use super::super::gemv::{fetch, fetch_first};
 use crate::{
     DType,
-    cpu::matmul::{ActSlab, IQ4, SLAB, Scales, Unpack, Weights},
+    cpu::matmul::{ActSlab, SLAB, Scales, Unpack, Weights, act_slab},
 };
+use groups::{k_block, q6_k};
 
-/// Slabs whose lines are fetched together, so that few are fetched twice.
-const BURST: usize = 4;
+/// Whether the format has blocks of 32 columns, or is like those: two blocks in a register.
+const fn in_pairs<F: Unpack>() -> bool {
+    !matches!(F::DTYPE, DType::Q8_0 | DType::Q4_K | DType::Q5_K | DType::Q6_K)
+}
 
-/// `out[i]` = row `first` + i times x. Two rows at a time, half the rows apart.
-#[target_feature(enable = "avx2,fma,f16c")]
-pub(in super::super) fn dots<F: Unpack>(w: Weights<'_>, first: usize, x: &[ActSlab], out: &mut [f32]) {
-    let far = out.len() / 2;
-    let (near, rest) = out.split_at_mut(far);
-    for (i, out) in near.iter_mut().enumerate() {
-        [*out, rest[i]] = dot::<F, 2>([w.row(first + i), w.row(first + far + i)], x);
-    }
-    if let Some(out) = rest.get_mut(far) {
-        [*out] = dot::<F, 1>([w.row(first + 2 * far)], x);
+/// Where the run of 16 columns `run` of a slab goes: of two blocks the low nibbles come first.
+const fn place<F: Unpack>(run: usize) -> usize {
+    match in_pairs::<F>() {
+        true => run / 4 * 4 + run % 2 * 2 + run / 2 % 2,
+        false => run,
     }
 }
 
-/// Rows times x.
+/// A slab of up to 256 columns of the token's activations, a multiple of 32.
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(in super::super) fn act<F: Unpack>(x: &[f32], shared: bool) -> ActSlab {
+    let mut slab = act_slab::<F>(x, shared);
+    if in_pairs::<F>() {
+        let q = slab.q;
+        for (run, q) in q.as_chunks::<16>().0.iter().enumerate() {
+            slab.q[16 * place::<F>(run)..][..16].copy_from_slice(q);
+        }
+        // Codes of weights that are too large by ZERO have a minimum of −ZERO·a; here is its factor.
+        if !F::MIN && F::BITS < 8 {
+            slab.sum.iter_mut().for_each(|sum| *sum *= -F::ZERO as f32);
+        }
+    }
+    slab
+}
+
+/// `out[i]` = row `first` + i times x; `SHARED` where its scales are.
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(in super::super) fn dots<F: Unpack, const SHARED: bool>(
+    w: Weights<'_>,
+    first: usize,
+    x: &[ActSlab],
+    out: &mut [f32],
+) {
+    fetch_first(w.row(first));
+    for (i, out) in out.iter_mut().enumerate() {
+        *out = dot::<F, SHARED>(w.row(first + i), x);
+    }
+}
+
+/// A row times x.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn dot<F: Unpack, const R: usize>(rows: [&[u8]; R], x: &[ActSlab]) -> [f32; R] {
+fn dot<F: Unpack, const SHARED: bool>(row: &[u8], x: &[ActSlab]) -> f32 {
     let bytes = SLAB / F::DTYPE.block_len() * F::DTYPE.block_bytes();
-    let whole = rows[0].len() / bytes;
-    let mut sums = [[_mm256_setzero_ps(); 2]; R];
-    for (i, x) in x[..whole].iter().enumerate() {
-        for r in 0..R {
-            let part = &rows[r][i * bytes..(i + 1) * bytes];
-            if i % BURST == 0 {
-                prefetch(part.as_ptr(), BURST * bytes);
-            }
-            // SAFETY: `part` is a whole slab.
-            sums[r] = unsafe { slab::<F>(part.as_ptr(), x, sums[r]) };
-        }
+    let whole = row.len() / bytes;
+    let mut sums = [_mm256_setzero_ps(); 2];
+    for (x, part) in x[..whole].iter().zip(row.chunks_exact(bytes)) {
+        fetch(part.as_ptr(), bytes, 0, 1);
+        // SAFETY: `part` is a whole slab.
+        sums = unsafe { slab::<F, SHARED>(part.as_ptr(), x, sums) };
     }
     if let Some(x) = x.get(whole) {
-        for r in 0..R {
-            let (mut u, mut s) = ([0; SLAB], Scales::default());
-            F::unpack(&rows[r][whole * bytes..], &mut u, &mut s);
-            sums[r] = unpacked::<F>(&u, &s, x, sums[r]);
-        }
+        let (mut u, mut s) = ([0; SLAB], Scales::default());
+        F::unpack(&row[whole * bytes..], &mut u, &mut s);
+        sums = unpacked::<F>(&u, &s, x, sums);
     }
-    sums.map(|[a, b]| reduce(_mm256_add_ps(a, b)))
+    reduce(_mm256_add_ps(sums[0], sums[1]))
 }
 
 /// The sum of eight lanes.
@@ -133,23 +163,27 @@ fn pairs(first: i32) -> __m256i {
     _mm256_add_epi32(_mm256_set1_epi32(first), _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3))
 }
 
-/// Adds what [`Unpack::unpack`] wrote, times x.
-#[inline]
+/// Adds what [`Unpack::unpack`] wrote, times x: the last blocks of a row, of 32 columns each.
 #[target_feature(enable = "avx2,fma,f16c")]
-fn unpacked<F: Unpack>(u: &[u8; SLAB], s: &Scales, x: &ActSlab, sums: [__m256; 2]) -> [__m256; 2] {
-    // SAFETY: 16 scales, eight minima.
-    let scale = unsafe {
-        Scale {
-            a: _mm256_loadu_ps(s.a.as_ptr()),
-            last: _mm256_loadu_ps(s.a.as_ptr().add(8)),
-            c: _mm256_loadu_ps(s.c.as_ptr()),
+fn unpacked<F: Unpack>(natural: &[u8; SLAB], s: &Scales, x: &ActSlab, sums: [__m256; 2]) -> [__m256; 2] {
+    let mut u = [0; SLAB];
+    for (run, from) in natural.as_chunks::<16>().0.iter().enumerate() {
+        u[16 * place::<F>(run)..][..16].copy_from_slice(run_as::<F>(from).as_slice());
+    }
+    // SAFETY: eight scales, eight minima, 32 bytes of a register of eight.
+    unsafe {
+        let (a, c) = (_mm256_loadu_ps(s.a.as_ptr()), _mm256_loadu_ps(s.c.as_ptr()));
+        let u = |i: usize| load(u.as_ptr().add(32 * i));
+        match in_pairs::<F>() {
+            true => pairs::add::<F>(a, if F::MIN { c } else { a }, x, sums, |i| [u(2 * i), u(2 * i + 1)]),
+            false => add::<F>(&Scale::new(a, c), x, sums, u),
         }
-    };
-    add::<F>(&scale, x, sums, |block| {
-        // SAFETY: 32 bytes of block `block` of eight.
-        let u = unsafe { _mm256_loadu_si256(u.as_ptr().add(32 * block).cast()) };
-        if F::BITS == 8 { _mm256_xor_si256(u, _mm256_set1_epi8(-128)) } else { u }
-    })
+    }
+}
+
+/// Bytes of 8 bits as signed ones.
+fn run_as<F: Unpack>(run: &[u8; 16]) -> [u8; 16] {
+    if F::BITS == 8 { run.map(|u| u ^ 0x80) } else { *run }
 }
 
 /// Adds a whole slab of a row times x.
@@ -158,30 +192,31 @@ fn unpacked<F: Unpack>(u: &[u8; SLAB], s: &Scales, x: &ActSlab, sums: [__m256; 2
 /// The slab's bytes are readable at `p`.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn slab<F: Unpack>(p: *const u8, x: &ActSlab, sums: [__m256; 2]) -> [__m256; 2] {
+unsafe fn slab<F: Unpack, const SHARED: bool>(p: *const u8, x: &ActSlab, sums: [__m256; 2]) -> [__m256; 2] {
     // SAFETY: as this function's; offsets are those of the formats.
     unsafe {
+        let q4_k = |i: usize| nibbles(load(p.add(16 + i / 2 * 32)), i % 2);
+        let q5_k = |i: usize| {
+            let low = nibbles(load(p.add(48 + i / 2 * 32)), i % 2);
+            _mm256_or_si256(low, bits(load(p.add(16)), i as i32, 4, 1))
+        };
+        let q6 = |i: usize| {
+            let (half, quarter) = (i / 4, i % 4);
+            let low = nibbles(load(p.add(64 * half + quarter % 2 * 32)), quarter / 2);
+            _mm256_or_si256(low, bits(load(p.add(128 + 32 * half)), 2 * quarter as i32, 4, 3))
+        };
         match F::DTYPE {
-            DType::Q4_0 => add::<F>(&halves::<18, false>(p), x, sums, |i| four_bits(p.add(18 * i + 2))),
-            DType::Q4_1 => add::<F>(&halves::<20, true>(p), x, sums, |i| four_bits(p.add(20 * i + 4))),
-            DType::Q5_0 => add::<F>(&halves::<22, false>(p), x, sums, |i| five_bits(p.add(22 * i + 2))),
-            DType::Q5_1 => add::<F>(&halves::<24, true>(p), x, sums, |i| five_bits(p.add(24 * i + 4))),
-            DType::Q8_0 => add::<F>(&halves::<34, false>(p), x, sums, |i| load(p.add(34 * i + 2))),
-            DType::IQ4_NL => {
-                add::<F>(&halves::<18, false>(p), x, sums, |i| iq4(four_bits(p.add(18 * i + 2))))
+            DType::Q8_0 => {
+                add::<F>(&Scale::new(pairs::halves::<34>(p, 0), _mm256_setzero_ps()), x, sums, |i| {
+                    load(p.add(34 * i + 2))
+                })
             }
-            DType::IQ4_XS => add::<F>(&iq4_xs(p), x, sums, |i| iq4(four_bits(p.add(16 * i + 8)))),
-            DType::Q4_K => add::<F>(&k_scales(p), x, sums, |i| nibbles(load(p.add(16 + i / 2 * 32)), i % 2)),
-            DType::Q5_K => add::<F>(&k_scales(p), x, sums, |i| {
-                let low = nibbles(load(p.add(48 + i / 2 * 32)), i % 2);
-                _mm256_or_si256(low, bits(load(p.add(16)), i as i32, 4, 1))
-            }),
-            DType::Q6_K => add::<F>(&q6_k_scales(p), x, sums, |i| {
-                let (half, quarter) = (i / 4, i % 4);
-                let low = nibbles(load(p.add(64 * half + quarter % 2 * 32)), quarter / 2);
-                _mm256_or_si256(low, bits(load(p.add(128 + 32 * half)), 2 * quarter as i32, 4, 3))
-            }),
-            other => unreachable!("{other} has no bytes"),
+            DType::Q4_K => k_block(p, x, sums, q4_k),
+            DType::Q5_K if SHARED => k_block(p, x, sums, q5_k),
+            DType::Q5_K => add::<F>(&k_scales(p), x, sums, q5_k),
+            DType::Q6_K if SHARED => q6_k(p, x, sums, q6),
+            DType::Q6_K => add::<F>(&q6_k_scales(p), x, sums, q6),
+            _ => pairs::slab::<F>(p, x, sums),
         }
     }
 }
@@ -211,62 +246,6 @@ fn bits(v: __m256i, from: i32, to: i32, mask: i8) -> __m256i {
     let v = _mm256_sll_epi16(v, _mm_cvtsi32_si128(left));
     let v = _mm256_srl_epi16(v, _mm_cvtsi32_si128(right));
     _mm256_and_si256(v, _mm256_set1_epi8(mask << to))
-}
-
-/// The low nibbles of 16 bytes, then the high ones.
-///
-/// # Safety
-/// They are readable at `p`.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn four_bits(p: *const u8) -> __m256i {
-    // SAFETY: as this function's.
-    let v = _mm256_broadcastsi128_si256(unsafe { _mm_loadu_si128(p.cast()) });
-    let v = _mm256_srlv_epi32(v, _mm256_setr_epi32(0, 0, 0, 0, 4, 4, 4, 4));
-    _mm256_and_si256(v, _mm256_set1_epi8(15))
-}
-
-/// Fifth bits (4 bytes), then nibbles (16 bytes).
-///
-/// # Safety
-/// They are readable at `p`.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn five_bits(p: *const u8) -> __m256i {
-    // SAFETY: as this function's.
-    let (v, bits) = unsafe { (four_bits(p.add(4)), p.cast::<i32>().read_unaligned()) };
-    // Byte j/8 to eight bytes, each of which tests its own bit.
-    let bytes = _mm256_setr_epi64x(0, 0x0101_0101_0101_0101, 0x0202_0202_0202_0202, 0x0303_0303_0303_0303);
-    let spread = _mm256_shuffle_epi8(_mm256_set1_epi32(bits), bytes);
-    let own = _mm256_set1_epi64x(0x8040_2010_0804_0201u64 as i64);
-    let set = _mm256_cmpeq_epi8(_mm256_and_si256(spread, own), own);
-    _mm256_or_si256(v, _mm256_and_si256(set, _mm256_set1_epi8(16)))
-}
-
-/// Codes of 0..16 as values of the IQ4 formats.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-fn iq4(codes: __m256i) -> __m256i {
-    // SAFETY: 16 bytes.
-    let values = unsafe { _mm_loadu_si128(IQ4.as_ptr().cast()) };
-    let signed = _mm_xor_si128(values, _mm_set1_epi8(-128));
-    _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(signed), codes)
-}
-
-/// The halves a [and c] at the start of eight blocks.
-///
-/// # Safety
-/// Eight blocks of `BYTES` are readable at `p`.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn halves<const BYTES: usize, const MIN: bool>(p: *const u8) -> Scale {
-    // SAFETY: the first two, or four, bytes of eight blocks.
-    let half = |i: usize, at: usize| unsafe { p.add(i * BYTES + at).cast::<i16>().read_unaligned() };
-    let floats = |at: usize| {
-        let [a, b, c, d, e, f, g, h] = std::array::from_fn(|i| half(i, at));
-        _mm256_cvtph_ps(_mm_setr_epi16(a, b, c, d, e, f, g, h))
-    };
-    Scale::new(floats(0), if MIN { floats(2) } else { _mm256_setzero_ps() })
 }
 
 /// The scales of Q4_K and Q5_K: half d, half min, eight 6-bit pairs.
@@ -302,21 +281,4 @@ unsafe fn q6_k_scales(p: *const u8) -> Scale {
     let d = _mm256_broadcastss_ps(_mm_cvtph_ps(_mm_cvtsi32_si128(i32::from(d))));
     let floats = |bytes| _mm256_mul_ps(d, _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes)));
     Scale { a: floats(bytes), last: floats(_mm_srli_si128::<8>(bytes)), c: _mm256_setzero_ps() }
-}
-
-/// # Safety
-/// A block of IQ4_XS is readable at `p`.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn iq4_xs(p: *const u8) -> Scale {
-    let lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-    // SAFETY: half d, 16 high bits and 32 low bits of scales.
-    let (head, low) = unsafe { (p.cast::<u32>().read_unaligned(), p.add(4).cast::<i32>().read_unaligned()) };
-    let low = _mm256_srlv_epi32(_mm256_set1_epi32(low), _mm256_slli_epi32::<2>(lanes));
-    let high = _mm256_srlv_epi32(_mm256_set1_epi32((head >> 16) as i32), _mm256_slli_epi32::<1>(lanes));
-    let high = _mm256_slli_epi32::<4>(_mm256_and_si256(high, _mm256_set1_epi32(3)));
-    let scale = _mm256_or_si256(_mm256_and_si256(low, _mm256_set1_epi32(15)), high);
-    let scale = _mm256_cvtepi32_ps(_mm256_sub_epi32(scale, _mm256_set1_epi32(32)));
-    let d = _mm256_broadcastss_ps(_mm_cvtph_ps(_mm_cvtsi32_si128(head as i32)));
-    Scale::new(_mm256_mul_ps(d, scale), _mm256_setzero_ps())
 }
