@@ -1,7 +1,11 @@
 //! `--mlock` and `--no-mmap`: how a model's bytes are held in memory, as the subcommands that run a model take it.
 
-use std::{path::Path, sync::Once};
+use std::{
+    path::{Path, PathBuf},
+    sync::Once,
+};
 
+use anyhow::bail;
 use clap::Args;
 use pumice_models::gguf::{File, Holding};
 
@@ -26,6 +30,24 @@ impl HoldingArgs {
             raise_limit();
         }
         Holding { copy: self.no_mmap, lock: self.mlock }
+    }
+
+    /// Refuses to read or lock `files` that are larger than `memory` bytes together.
+    pub fn check<'a>(
+        self,
+        files: impl Iterator<Item = &'a PathBuf>,
+        memory: Option<u64>,
+    ) -> anyhow::Result<()> {
+        // A file that is not there is told when it is opened.
+        let size: u64 = files.filter_map(|path| Some(path.metadata().ok()?.len())).sum();
+        match memory {
+            Some(free) if (self.mlock || self.no_mmap) && size > free => bail!(
+                "--no-mmap and --mlock want {} in memory, {} are free; leave them out, and the files are mapped",
+                terminal::size(size),
+                terminal::size(free)
+            ),
+            _ => Ok(()),
+        }
     }
 
     /// Opens the file at `path` as they ask.
@@ -95,5 +117,18 @@ mod tests {
             assert!(told.contains(words), "no {words:?} in: {told}");
         }
         assert!(!not_locked("not on this system", None).contains("ulimit"));
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused_before_it_is_read() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().set_len(1000).unwrap();
+        let files = [file.path().to_path_buf(), PathBuf::from("absent")];
+        let (copy, map) =
+            (HoldingArgs { mlock: false, no_mmap: true }, HoldingArgs { mlock: false, no_mmap: false });
+        assert!(copy.check(files.iter(), Some(1000)).is_ok() && copy.check(files.iter(), None).is_ok());
+        assert!(map.check(files.iter(), Some(0)).is_ok());
+        let told = copy.check(files.iter(), Some(999)).unwrap_err().to_string();
+        assert!(told.contains("1.00 kB") && told.contains("999 B"), "{told}");
     }
 }

@@ -108,6 +108,11 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     if args.model.is_none() {
         terminal::note(&format!("the demo model: {} (-m FILE takes another)", model.display()));
     }
+    // Asked before weights are read into memory, which then is no longer free.
+    let memory = if args.force { None } else { free_memory() };
+    let all =
+        [Some(&model), args.kl_divergence.as_ref(), args.mmproj.as_ref(), args.reference_mmproj.as_ref()];
+    args.holding.check(all.into_iter().flatten(), memory)?;
     let text = args.holding.open(&model)?;
     let ctx = context(&args, &text)?;
     let mmproj = args.mmproj.as_deref().map(|path| args.holding.open(path)).transpose()?;
@@ -115,7 +120,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let first = Machine {
         isa: named_isa("--isa", args.isa.as_deref())?,
         cache_type: cache_type("--cache-type", &args.cache_type)?,
-        memory: if args.force { None } else { free_memory() },
+        memory,
     };
     let mut subject = open(&args, &text, vision, ctx, &first)?;
     let mut reference = match &args.kl_divergence {

@@ -131,6 +131,28 @@ pub struct Chat {
     progress: Option<Box<dyn FnMut(usize, usize)>>,
 }
 
+/// The file that holds the vision half, where there is one and it is wanted.
+fn vision_file<'a>(text: &'a File, mmproj: Option<&'a File>, options: &Options) -> Result<Option<&'a File>> {
+    Ok(match mmproj {
+        Some(file) => Some(file),
+        None if options.vision && pumice_models::config::has_vision(text)? => Some(text),
+        None => None,
+    })
+}
+
+fn llama_options(options: &Options) -> LlamaOptions {
+    LlamaOptions { ctx: options.ctx, cache_type: options.cache_type, ..LlamaOptions::default() }
+}
+
+/// The memory that the model will take, which must not be more than [`Options::memory`].
+fn plan(text: &File, mmproj: Option<&File>, options: &Options) -> Result<Plan> {
+    let plan = Plan::new(text, vision_file(text, mmproj, options)?, &llama_options(options))?;
+    if let Some(free) = options.memory {
+        plan.check(free)?;
+    }
+    Ok(plan)
+}
+
 impl Chat {
     /// Opens the model in `path` on `backend`.
     ///
@@ -139,11 +161,17 @@ impl Chat {
     /// vocabulary or template that can be used; the message says which and what to do.
     pub fn open(path: impl AsRef<Path>, backend: Box<dyn Backend>, options: Options) -> Result<Self> {
         let start = Instant::now();
-        let text = File::open_as(path.as_ref(), options.holding)?;
-        let mmproj = match &options.mmproj {
-            Some(path) if options.vision => Some(File::open_as(path, options.holding)?),
-            _ => None,
+        let files = |holding| {
+            let eyes = options.mmproj.as_ref().filter(|_| options.vision);
+            let eyes = eyes.map(|path| File::open_as(path, holding)).transpose()?;
+            Ok::<_, Error>((File::open_as(path.as_ref(), holding)?, eyes))
         };
+        if options.holding != Holding::default() {
+            // What does not fit is refused before it is read.
+            let (text, mmproj) = files(Holding::default())?;
+            plan(&text, mmproj.as_ref(), &options)?;
+        }
+        let (text, mmproj) = files(options.holding)?;
         let mut chat = Self::from_files(&text, mmproj.as_ref(), backend, options)?;
         let refused = text.unlocked().or_else(|| mmproj.as_ref()?.unlocked());
         chat.unlocked = refused.map(Into::into);
@@ -162,18 +190,9 @@ impl Chat {
         options: Options,
     ) -> Result<Self> {
         let start = Instant::now();
-        let vision_file = match mmproj {
-            Some(file) => Some(file),
-            None if options.vision && pumice_models::config::has_vision(text)? => Some(text),
-            None => None,
-        };
-        let llama_options =
-            LlamaOptions { ctx: options.ctx, cache_type: options.cache_type, ..LlamaOptions::default() };
-        let plan = Plan::new(text, vision_file, &llama_options)?;
-        if let Some(free) = options.memory {
-            plan.check(free)?;
-        }
-        let llama = Llama::load(text, &mut *backend, &llama_options)?;
+        let vision_file = vision_file(text, mmproj, &options)?;
+        let plan = plan(text, mmproj, &options)?;
+        let llama = Llama::load(text, &mut *backend, &llama_options(&options))?;
         let eyes = match vision_file {
             Some(file) => Some((Vision::load(file, &mut *backend)?, Preprocess::from_gguf(file)?)),
             None => None,

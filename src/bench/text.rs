@@ -46,9 +46,11 @@ pub fn measure(session: &mut Session, model: &Model, plans: &Plans) -> anyhow::R
         sizes.depth + sizes.prompt + sizes.generated
     };
     let Some(ctx) = plans.tests.iter().map(length).max() else { return Ok(()) };
-    let file = plans.holding.open(&model.text)?;
     let options = LlamaOptions { ctx, cache_type: plans.cache_type, ..LlamaOptions::default() };
-    for settings in groups(session, &file, &options, plans.force)? {
+    // What does not fit is refused before it is read.
+    let groups = groups(session, &File::open(&model.text)?, &options, plans.force)?;
+    let file = plans.holding.open(&model.text)?;
+    for settings in groups {
         let mut engines = Vec::new();
         for setting in settings {
             session.say("filling the cache", setting);
