@@ -84,7 +84,7 @@ pub struct Args {
     /// Threads (0: one per physical core).
     #[arg(short = 't', long, value_name = "LIST", default_value = "0")]
     threads: Numbers,
-    /// Instruction sets: scalar, avx2, avx2-vnni, avx512-vnni, neon; by default the best that this machine has.
+    /// Instruction sets: scalar, avx2, avx2-vnni, avx512-vnni, neon, neon-dotprod, neon-i8mm; by default the best that this machine has.
     #[arg(long, value_name = "LIST")]
     isa: Option<Words>,
     /// Devices: cpu.

@@ -73,7 +73,7 @@ pub struct Args {
     /// Threads (0: one per physical core).
     #[arg(short = 't', long, value_name = "N", default_value_t = 0, value_parser = RangedU64ValueParser::<usize>::new().range(..=1024))]
     threads: usize,
-    /// Instruction set: scalar, avx2, avx2-vnni, avx512-vnni or neon; by default the best that this machine has.
+    /// Instruction set: scalar, avx2, avx2-vnni, avx512-vnni, neon, neon-dotprod or neon-i8mm; by default the best that this machine has.
     #[arg(long, value_name = "NAME")]
     isa: Option<String>,
     /// The reference's instruction set; by default the model's.

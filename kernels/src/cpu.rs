@@ -10,9 +10,7 @@ mod cores;
 pub mod isa;
 mod matmul;
 #[cfg(target_arch = "aarch64")]
-mod neon_matmul;
-#[cfg(target_arch = "aarch64")]
-mod neon_probe;
+mod neon;
 pub mod pool;
 pub(crate) mod probe;
 mod quantize;

@@ -19,8 +19,8 @@ const EDGES: [(&str, &[&str]); 5] = [
 const UNSAFE: [&str; 14] = [
     "kernels/src/cpu/x86.rs",
     "kernels/src/cpu/x86/",
-    "kernels/src/cpu/neon_matmul.rs",
-    "kernels/src/cpu/neon_probe.rs",
+    "kernels/src/cpu/neon.rs",
+    "kernels/src/cpu/neon/",
     "kernels/src/cpu/simd.rs",
     "kernels/src/cpu/simd/",
     "kernels/src/cpu/pool.rs",

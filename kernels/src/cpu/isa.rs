@@ -18,15 +18,25 @@ pub enum Isa {
     Avx512Vnni,
     /// 64-bit Arm: NEON.
     Neon,
+    /// Arm since 2018 (Cortex-A76, Jetson Orin): the dot products `sdot`, on top of [`Isa::Neon`].
+    NeonDotprod,
+    /// Arm since 2021 (Neoverse V1, Cortex-A710, Apple M2): the matrix product `smmla`, on top of [`Isa::NeonDotprod`].
+    NeonI8mm,
 }
 
 impl Isa {
     /// What this machine has, the slowest (always [`Isa::Scalar`]) first.
     pub fn available() -> Vec<Isa> {
-        [Isa::Scalar, Isa::Avx2, Isa::Avx2Vnni, Isa::Avx512Vnni, Isa::Neon]
-            .into_iter()
-            .filter(|isa| isa.is_available())
-            .collect()
+        let all = [
+            Isa::Scalar,
+            Isa::Avx2,
+            Isa::Avx2Vnni,
+            Isa::Avx512Vnni,
+            Isa::Neon,
+            Isa::NeonDotprod,
+            Isa::NeonI8mm,
+        ];
+        all.into_iter().filter(|isa| isa.is_available()).collect()
     }
 
     /// The fastest that this machine has.
@@ -58,6 +68,12 @@ impl Isa {
             // NEON is part of every aarch64 target that has std.
             #[cfg(target_arch = "aarch64")]
             Isa::Neon => true,
+            #[cfg(target_arch = "aarch64")]
+            Isa::NeonDotprod => std::arch::is_aarch64_feature_detected!("dotprod"),
+            #[cfg(target_arch = "aarch64")]
+            Isa::NeonI8mm => {
+                Isa::NeonDotprod.is_available() && std::arch::is_aarch64_feature_detected!("i8mm")
+            }
             #[allow(unreachable_patterns, reason = "which arms remain depends on the architecture")]
             _ => false,
         }
@@ -71,6 +87,8 @@ impl Isa {
             Isa::Avx2Vnni => "avx2-vnni",
             Isa::Avx512Vnni => "avx512-vnni",
             Isa::Neon => "neon",
+            Isa::NeonDotprod => "neon-dotprod",
+            Isa::NeonI8mm => "neon-i8mm",
         }
     }
 }
@@ -90,5 +108,13 @@ mod tests {
         assert_eq!(Isa::available()[0], Isa::Scalar);
         assert!(Isa::best().is_available());
         assert_eq!(Isa::best().to_string(), Isa::best().name());
+    }
+
+    /// `make test-arm` says what its emulated processor has.
+    #[test]
+    fn the_best_is_the_expected_one() {
+        if let Ok(expected) = std::env::var("PUMICE_EXPECTED_ISA") {
+            assert_eq!(Isa::best().name(), expected);
+        }
     }
 }

@@ -24,25 +24,26 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
+#[cfg(target_arch = "aarch64")]
+use super::neon::{self, Neon};
 use super::{Isa, pool::Pool};
 use crate::DType;
 
 #[cfg(any(target_arch = "x86_64", test))]
 pub(crate) use float::MANY;
-#[cfg(target_arch = "aarch64")]
-pub(crate) use float::convert;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use float::{F32, float_passes};
 pub(crate) use float::{FloatIsa, FloatTile, FloatWay, Plain, SPAN, float_pack};
+pub(crate) use int8::{ActSlab, Int8Isa, Tile};
 #[cfg(target_arch = "x86_64")]
-pub(crate) use int8::act_slab;
-#[cfg(target_arch = "aarch64")]
-pub(crate) use int8::widen;
-pub(crate) use int8::{ActSlab, ByBlock, Int8Isa, Tile, Way, passes};
+pub(crate) use int8::{ByBlock, Way, act_slab, passes};
+pub(crate) use pack::Record;
+#[cfg(target_arch = "x86_64")]
+pub(crate) use pack::pack;
 #[cfg(test)]
 use pack::quantize;
-pub(crate) use pack::{Record, pack};
-#[cfg(target_arch = "x86_64")]
+#[cfg(target_arch = "aarch64")]
+pub(crate) use pack::quantize_to;
 pub(crate) use unpack::IQ4;
 pub(crate) use unpack::{SLAB, Scales, Unpack};
 
@@ -199,7 +200,11 @@ pub(crate) fn matmul(isa: Isa, pool: &Pool, scratch: &mut Scratch, p: Product<'_
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => dispatch(super::x86::Avx2::new().expect("available"), pool, scratch, p),
         #[cfg(target_arch = "aarch64")]
-        Isa::Neon => dispatch(super::neon_matmul::Neon::new().expect("available"), pool, scratch, p),
+        Isa::NeonI8mm => dispatch(Neon::<neon::Smmla>::new().expect("available"), pool, scratch, p),
+        #[cfg(target_arch = "aarch64")]
+        Isa::NeonDotprod => dispatch(Neon::<neon::Sdot>::new().expect("available"), pool, scratch, p),
+        #[cfg(target_arch = "aarch64")]
+        Isa::Neon => dispatch(Neon::<neon::Smull>::new().expect("available"), pool, scratch, p),
         _ => scalar::product(pool, scratch, p),
     }
 }

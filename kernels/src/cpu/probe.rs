@@ -39,7 +39,11 @@ pub(crate) fn int8(isa: Isa) -> usize {
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => super::x86::probe::maddubs(),
         #[cfg(target_arch = "aarch64")]
-        Isa::Neon => super::neon_probe::smull(),
+        Isa::NeonI8mm => super::neon::probe::smmla(),
+        #[cfg(target_arch = "aarch64")]
+        Isa::NeonDotprod => super::neon::probe::sdot(),
+        #[cfg(target_arch = "aarch64")]
+        Isa::Neon => super::neon::probe::smlal(),
         _ => None,
     }
     .unwrap_or_else(int8_scalar)

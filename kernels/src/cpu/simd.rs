@@ -121,7 +121,7 @@ pub(super) trait Job: Sized {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 | Isa::Avx2Vnni | Isa::Avx512Vnni => x86::run(self, isa),
             #[cfg(target_arch = "aarch64")]
-            Isa::Neon => neon::run(self),
+            Isa::Neon | Isa::NeonDotprod | Isa::NeonI8mm => neon::run(self),
             _ => self.scalar(),
         }
     }

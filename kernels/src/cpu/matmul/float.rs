@@ -27,7 +27,6 @@ pub(crate) struct FloatTile(pub(crate) [[f32; PANEL]; SPAN]);
 /// A weight format that is a plain number.
 pub(crate) trait Plain {
     /// The format.
-    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "only x86 loads a format its own way"))]
     const DTYPE: DType;
     /// Its bytes.
     type Bytes: bytemuck::Pod + AsRef<[u8]>;
@@ -107,23 +106,6 @@ pub(crate) fn float_pack(x: &[f32], k: usize, cols: usize, tokens: usize, record
     for token in 0..tokens {
         for (to, x) in record[token..].iter_mut().step_by(tokens).zip(&x[token * k..][..cols]) {
             *to = *x;
-        }
-    }
-}
-
-/// [`FloatWay::convert`] in plain Rust.
-#[cfg(target_arch = "aarch64")]
-#[inline(always)]
-pub(crate) fn convert<F: Plain>(tile: &mut FloatTile, w: Weights<'_>, first: usize, col: usize) {
-    let size = size_of::<F::Bytes>();
-    for r in 0..PANEL {
-        if first + r < w.rows() {
-            let part = bytemuck::cast_slice::<u8, F::Bytes>(w.part(first + r, col * size, SPAN * size));
-            for (out, bytes) in tile.0.iter_mut().zip(part) {
-                out[r] = F::get(*bytes);
-            }
-        } else {
-            tile.0.iter_mut().for_each(|out| out[r] = 0.0);
         }
     }
 }

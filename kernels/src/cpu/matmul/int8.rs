@@ -139,31 +139,6 @@ impl<I: Int8Isa, F: Unpack> Way<F> for ByBlock<I> {
     }
 }
 
-/// [`Int8Isa::widen`] in plain Rust, to be inlined where vectors are enabled: row by row, then transposed by dwords.
-#[cfg(target_arch = "aarch64")]
-#[inline(always)]
-pub(crate) fn widen<F: Unpack>(tile: &mut Tile, w: Weights<'_>, first: usize, slab: usize) {
-    let bytes = SLAB / F::DTYPE.block_len() * F::DTYPE.block_bytes();
-    let mut u = [0; SLAB];
-    for r in 0..PANEL {
-        let mut s = super::Scales::default();
-        if first + r < w.rows() {
-            F::unpack(w.part(first + r, slab * bytes, bytes), &mut u, &mut s);
-        }
-        for (u, out) in u.as_chunks::<4>().0.iter().zip(&mut tile.u) {
-            out[r] = *u;
-        }
-        for (a, out) in s.a.iter().zip(&mut tile.a).take(SLAB / F::GROUP) {
-            out[r] = *a;
-        }
-        if F::MIN {
-            for (c, out) in s.c.iter().zip(&mut tile.c) {
-                out[r] = *c;
-            }
-        }
-    }
-}
-
 /// The product of weights of format `F`.
 pub(super) fn product<I: Int8Isa, F: Unpack>(isa: I, pool: &Pool, scratch: &mut Scratch, p: Product<'_>) {
     let w = Weights { bytes: p.w, row_bytes: p.w.len() / p.m, rows: p.m };

@@ -8,10 +8,13 @@
 //! [64][t]         q: four columns per dword, i8
 //! ```
 
-use super::{SLAB, Unpack};
+use super::SLAB;
+#[cfg(target_arch = "x86_64")]
+use super::Unpack;
 use crate::quant::ActBlock;
 
 /// [`ActBlock::new`], to be inlined where vectors are enabled; a test holds them equal to the bit.
+#[cfg(any(target_arch = "x86_64", test))]
 #[inline(always)]
 pub(crate) fn quantize(x: &[f32; 32]) -> ActBlock {
     quantize_to(x, f32::from_bits(x.iter().fold(0, |m, v| m.max(v.to_bits() & 0x7fff_ffff))))
@@ -19,7 +22,7 @@ pub(crate) fn quantize(x: &[f32; 32]) -> ActBlock {
 
 /// The same with the scale of `amax`, which no magnitude exceeds.
 #[inline(always)]
-pub(super) fn quantize_to(x: &[f32; 32], amax: f32) -> ActBlock {
+pub(crate) fn quantize_to(x: &[f32; 32], amax: f32) -> ActBlock {
     let inverse = 127.0 / amax;
     if !inverse.is_finite() || !amax.is_finite() {
         return ActBlock { d: if amax.is_finite() { 0.0 } else { f32::NAN }, ..ActBlock::ZERO };
@@ -53,6 +56,7 @@ impl Record {
 /// Packs the columns of a slab for a group of tokens. `x` starts at the first token's first column of the slab,
 /// `k` is the distance of tokens, `cols` the columns of this slab, a multiple of 32. `BIAS` is what the
 /// kernel's integer sums start at.
+#[cfg(target_arch = "x86_64")]
 #[inline(always)]
 pub(crate) fn pack<F: Unpack, const BIAS: i32>(
     x: &[f32],

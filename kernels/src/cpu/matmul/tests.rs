@@ -86,7 +86,7 @@ fn shared(dtype: DType, isa: Isa) -> usize {
     let by_slab = match isa.name() {
         "avx512-vnni" => coarse(dtype) || dtype == DType::Q6_K,
         "avx2-vnni" => four_bits,
-        "avx2" => four_bits || more_bits,
+        "avx2" | "neon" | "neon-dotprod" | "neon-i8mm" => four_bits || more_bits,
         _ => false,
     };
     if by_slab { SLAB } else { 32 }
@@ -108,12 +108,14 @@ fn rounding(dtype: DType, isa: Isa) -> (f64, f64) {
     } else {
         16.0
     };
+    // On Arm (neon/tile.rs) only the scales are rounded: minima stay floats.
+    let start = if isa.name().starts_with("neon") { 0.0 } else { 8.0 / 4.0 };
     match (isa.name(), dtype) {
         ("avx512-vnni", DType::Q6_K) => (0.0, 0.0),
         ("avx512-vnni", _) => (2.0 / 127.0 * (0.5 + (codes + 1.0) / 512.0), 0.0),
-        (_, DType::Q6_K) => (32.0 / 2.0 / 2000.0 / 16.0, 8.0 / 4.0),
-        _ if codes == 16.0 => ((8.0 + 8.0) / 2.0 / 4000.0 / 4.0, 8.0 / 4.0),
-        _ => ((16.0 + 8.0) / 2.0 / 2000.0 / 4.0, 8.0 / 4.0),
+        (_, DType::Q6_K) => (32.0 / 2.0 / 2000.0 / 16.0, start),
+        _ if codes == 16.0 => ((8.0 + 8.0) / 2.0 / 4000.0 / 4.0, start),
+        _ => ((16.0 + 8.0) / 2.0 / 2000.0 / 4.0, start),
     }
 }
 
