@@ -29,14 +29,12 @@ ARM_RUSTC ?= /usr/bin/rustc
 ARM_STD = $(shell $(ARM_RUSTC) --print sysroot 2>/dev/null)/lib/rustlib/aarch64-unknown-linux-gnu
 test-arm:
 	@if command -v qemu-aarch64 >/dev/null && command -v aarch64-linux-gnu-gcc >/dev/null && [ -d "$(ARM_STD)" ]; then \
-		RUSTC=$(ARM_RUSTC) CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc \
-		CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUSTFLAGS="-C target-feature=+crt-static" \
-		$(SHELL) -c 'on() { cpu=$$1 isa=$$2; shift 2; echo "on $$cpu:"; \
-			PUMICE_EXPECTED_ISA=$$isa CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="qemu-aarch64 -cpu $$cpu" \
+		export RUSTC=$(ARM_RUSTC) CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc \
+			CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUSTFLAGS="-C target-feature=+crt-static"; \
+		on() { echo "on $$1:"; export PUMICE_EXPECTED_ISA=$$2 CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="qemu-aarch64 -cpu $$1"; shift 2; \
 			$(CARGO) test -p pumice-kernels --target aarch64-unknown-linux-gnu --target-dir target/arm "$$@"; }; \
-			on max neon-i8mm --lib --tests && \
-			on neoverse-n1 neon-dotprod --lib -- cpu::isa every_k_of_the_tiles && \
-			on cortex-a72 neon --lib -- cpu::isa every_k_of_the_tiles'; \
+		on max neon-i8mm --lib --tests && on neoverse-n1 neon-dotprod --lib -- cpu::isa every_k_of_the_tiles && \
+			on cortex-a72 neon --lib -- cpu::isa every_k_of_the_tiles; \
 	else echo "skipped: tests on Arm (no emulator or no cross compiler here)"; fi
 
 fmt:

@@ -19,12 +19,13 @@ mod smmla;
 mod smull;
 mod tile;
 
-use std::{arch::aarch64::*, marker::PhantomData};
+use std::marker::PhantomData;
 
 use super::{
     Isa,
     matmul::{
-        ActSlab, FloatIsa, FloatTile, Int8Isa, PANEL, Plain, Record, SLAB, SPAN, Tile, Unpack, Weights,
+        ActSlab, FloatIsa, FloatTile, FloatWay, Int8Isa, PANEL, Plain, Record, SLAB, SPAN, Tile, Unpack,
+        Weights, float_pack,
     },
 };
 
@@ -53,12 +54,6 @@ pub(crate) trait Kernel: Copy + Sync {
     /// Dwords of codes of a row that lie together before the next row's.
     const WORDS: usize;
 
-    /// `sums` + the sixteen products of `w` and `x`: each lane some four of them.
-    ///
-    /// # Safety
-    /// The trait's; to be inlined where the instructions are enabled.
-    unsafe fn dot(sums: int32x4_t, w: int8x16_t, x: int8x16_t) -> int32x4_t;
-
     /// `c[token][row]` += Σ over `blocks` blocks of 32 columns.
     ///
     /// # Safety
@@ -66,7 +61,7 @@ pub(crate) trait Kernel: Copy + Sync {
     /// `tokens` ≤ TOKENS.
     unsafe fn multiply<F: Unpack>(tokens: usize, tile: &Tile, record: *const i32, c: *mut f32, blocks: usize);
 
-    /// [`dots::dots`] where the instructions are enabled.
+    /// `out[i]` = row `first` + i times x: [`dots::dots`] where the instructions are enabled.
     ///
     /// # Safety
     /// The trait's.

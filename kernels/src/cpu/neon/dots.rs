@@ -6,7 +6,7 @@
 
 use std::arch::aarch64::*;
 
-use super::{Kernel, fetch, slab};
+use super::{fetch, slab};
 use crate::cpu::matmul::{ActSlab, SLAB, Scales, Unpack, Weights};
 
 /// Bytes ahead of the current ones that are fetched: 10 GB/s of one core times 200 ns of memory, which is a guess until a board is measured.
@@ -15,26 +15,30 @@ const AHEAD: usize = 2048;
 /// Slabs whose lines are fetched together, so that few are fetched twice.
 const BURST: usize = 4;
 
+/// Products of bytes, some neighbours added.
+pub(super) trait Dot {
+    /// `sums` + the sixteen products of `w` and `x`: each lane some four of them.
+    ///
+    /// # Safety
+    /// The machine has the instructions; to be inlined where they are enabled.
+    unsafe fn dot(sums: int32x4_t, w: int8x16_t, x: int8x16_t) -> int32x4_t;
+}
+
 /// `out[i]` = row `first` + i times x. Two rows at a time, half the rows apart.
 ///
 /// # Safety
-/// The machine has the instructions of `K`; to be inlined where they are enabled.
+/// The machine has the instructions of `D`; to be inlined where they are enabled.
 #[inline(always)]
-pub(super) unsafe fn dots<K: Kernel, F: Unpack>(
-    w: Weights<'_>,
-    first: usize,
-    x: &[ActSlab],
-    out: &mut [f32],
-) {
+pub(super) unsafe fn dots<D: Dot, F: Unpack>(w: Weights<'_>, first: usize, x: &[ActSlab], out: &mut [f32]) {
     let far = out.len() / 2;
     let (near, rest) = out.split_at_mut(far);
     // SAFETY: as this function's.
     unsafe {
         for (i, out) in near.iter_mut().enumerate() {
-            [*out, rest[i]] = dot::<K, F, 2>([w.row(first + i), w.row(first + far + i)], x);
+            [*out, rest[i]] = dot::<D, F, 2>([w.row(first + i), w.row(first + far + i)], x);
         }
         if let Some(out) = rest.get_mut(far) {
-            [*out] = dot::<K, F, 1>([w.row(first + 2 * far)], x);
+            [*out] = dot::<D, F, 1>([w.row(first + 2 * far)], x);
         }
     }
 }
@@ -44,7 +48,7 @@ pub(super) unsafe fn dots<K: Kernel, F: Unpack>(
 /// # Safety
 /// As [`dots`].
 #[inline(always)]
-unsafe fn dot<K: Kernel, F: Unpack, const R: usize>(rows: [&[u8]; R], x: &[ActSlab]) -> [f32; R] {
+unsafe fn dot<D: Dot, F: Unpack, const R: usize>(rows: [&[u8]; R], x: &[ActSlab]) -> [f32; R] {
     let bytes = SLAB / F::DTYPE.block_len() * F::DTYPE.block_bytes();
     let whole = rows[0].len() / bytes;
     // SAFETY: as this function's; a part is a whole slab.
@@ -62,18 +66,18 @@ unsafe fn dot<K: Kernel, F: Unpack, const R: usize>(rows: [&[u8]; R], x: &[ActSl
                 scales[r] = sums.minima::<F>(r, slab::scales::<F>(part), x);
                 parts[r] = part;
             }
-            sums.block::<K, F, 0>(parts, &scales, x);
-            sums.block::<K, F, 1>(parts, &scales, x);
-            sums.block::<K, F, 2>(parts, &scales, x);
-            sums.block::<K, F, 3>(parts, &scales, x);
-            sums.block::<K, F, 4>(parts, &scales, x);
-            sums.block::<K, F, 5>(parts, &scales, x);
-            sums.block::<K, F, 6>(parts, &scales, x);
-            sums.block::<K, F, 7>(parts, &scales, x);
+            sums.block::<D, F, 0>(parts, &scales, x);
+            sums.block::<D, F, 1>(parts, &scales, x);
+            sums.block::<D, F, 2>(parts, &scales, x);
+            sums.block::<D, F, 3>(parts, &scales, x);
+            sums.block::<D, F, 4>(parts, &scales, x);
+            sums.block::<D, F, 5>(parts, &scales, x);
+            sums.block::<D, F, 6>(parts, &scales, x);
+            sums.block::<D, F, 7>(parts, &scales, x);
         }
         if let Some(x) = x.get(whole) {
             for (r, row) in rows.iter().enumerate() {
-                rest::<K, F, R>(&mut sums, r, &row[whole * bytes..], x);
+                rest::<D, F, R>(&mut sums, r, &row[whole * bytes..], x);
             }
         }
         let mut out = [0.0; R];
@@ -89,7 +93,7 @@ unsafe fn dot<K: Kernel, F: Unpack, const R: usize>(rows: [&[u8]; R], x: &[ActSl
 /// # Safety
 /// As [`dots`].
 #[inline(always)]
-unsafe fn rest<K: Kernel, F: Unpack, const R: usize>(sums: &mut Sums<R>, r: usize, row: &[u8], x: &ActSlab) {
+unsafe fn rest<D: Dot, F: Unpack, const R: usize>(sums: &mut Sums<R>, r: usize, row: &[u8], x: &ActSlab) {
     let (mut u, mut scales) = ([0; SLAB], Scales::default());
     F::unpack(row, &mut u, &mut scales);
     if F::BITS == 8 {
@@ -100,7 +104,7 @@ unsafe fn rest<K: Kernel, F: Unpack, const R: usize>(sums: &mut Sums<R>, r: usiz
         let scales = sums.minima::<F>(r, scales, x);
         for block in 0..SLAB / 32 {
             let u = u.as_ptr().cast::<i8>().add(32 * block);
-            sums.add::<K, F>(r, block, [vld1q_s8(u), vld1q_s8(u.add(16))], &scales, x);
+            sums.add::<D, F>(r, block, [vld1q_s8(u), vld1q_s8(u.add(16))], &scales, x);
         }
     }
 }
@@ -114,7 +118,7 @@ impl<const R: usize> Sums<R> {
     /// # Safety
     /// As [`dots`]; whole slabs are readable at `parts`.
     #[inline(always)]
-    unsafe fn block<K: Kernel, F: Unpack, const I: usize>(
+    unsafe fn block<D: Dot, F: Unpack, const I: usize>(
         &mut self,
         parts: [*const u8; R],
         scales: &[[f32; 16]; R],
@@ -122,7 +126,7 @@ impl<const R: usize> Sums<R> {
     ) {
         for r in 0..R {
             // SAFETY: as this function's.
-            unsafe { self.add::<K, F>(r, I, slab::codes::<F, I>(parts[r]), &scales[r], x) }
+            unsafe { self.add::<D, F>(r, I, slab::codes::<F, I>(parts[r]), &scales[r], x) }
         }
     }
 
@@ -131,7 +135,7 @@ impl<const R: usize> Sums<R> {
     /// # Safety
     /// As [`dots`].
     #[inline(always)]
-    unsafe fn add<K: Kernel, F: Unpack>(
+    unsafe fn add<D: Dot, F: Unpack>(
         &mut self,
         r: usize,
         block: usize,
@@ -147,11 +151,11 @@ impl<const R: usize> Sums<R> {
             if F::GROUP == 16 {
                 for half in 0..2 {
                     let off = vld1q_s32(x.off.as_ptr().add(8 * block + 4 * half));
-                    let sum = vcvtq_f32_s32(K::dot(off, w[half], q[half]));
+                    let sum = vcvtq_f32_s32(D::dot(off, w[half], q[half]));
                     sums[half] = vfmaq_n_f32(sums[half], sum, scales[2 * block + half]);
                 }
             } else {
-                let sum = K::dot(K::dot(vdupq_n_s32(0), w[0], q[0]), w[1], q[1]);
+                let sum = D::dot(D::dot(vdupq_n_s32(0), w[0], q[0]), w[1], q[1]);
                 sums[block % 2] = vfmaq_n_f32(sums[block % 2], vcvtq_f32_s32(sum), scales[block]);
             }
         }

@@ -7,7 +7,8 @@
 use std::arch::{aarch64::*, asm};
 
 use super::{
-    Kernel, dots,
+    Kernel,
+    dots::{self, Dot},
     tile::{self, Totals},
 };
 use crate::cpu::{
@@ -23,12 +24,6 @@ impl Kernel for Sdot {
     const ISA: Isa = Isa::NeonDotprod;
     const TOKENS: usize = 4;
     const WORDS: usize = 1;
-
-    #[inline(always)]
-    unsafe fn dot(sums: int32x4_t, w: int8x16_t, x: int8x16_t) -> int32x4_t {
-        // SAFETY: as this function's.
-        unsafe { dot(sums, w, x) }
-    }
 
     unsafe fn multiply<F: Unpack>(
         tokens: usize,
@@ -56,21 +51,19 @@ impl Kernel for Sdot {
     }
 }
 
-/// Each lane of `sums` + the four products of the lane's bytes.
-///
-/// # Safety
-/// The machine has the extension.
-#[inline(always)]
-pub(super) unsafe fn dot(mut sums: int32x4_t, w: int8x16_t, x: int8x16_t) -> int32x4_t {
-    // SAFETY: as this function's.
-    unsafe {
-        asm!(
-            "sdot {0:v}.4s, {1:v}.16b, {2:v}.16b",
-            inout(vreg) sums, in(vreg) w, in(vreg) x,
-            options(pure, nomem, nostack, preserves_flags)
-        );
+impl Dot for Sdot {
+    #[inline(always)]
+    unsafe fn dot(mut sums: int32x4_t, w: int8x16_t, x: int8x16_t) -> int32x4_t {
+        // SAFETY: as this function's.
+        unsafe {
+            asm!(
+                "sdot {0:v}.4s, {1:v}.16b, {2:v}.16b",
+                inout(vreg) sums, in(vreg) w, in(vreg) x,
+                options(pure, nomem, nostack, preserves_flags)
+            );
+        }
+        sums
     }
-    sums
 }
 
 /// Each lane of `sums` + the four products of the lane's bytes of `w` and the bytes of lane `L` of `x`.
@@ -122,10 +115,11 @@ unsafe fn kernel<F: Unpack, const T: usize>(tile: &Tile, record: *const i32, c: 
                     }
                 }
                 let d = tile::scales_of::<F, T>(record, group * F::GROUP / 32);
-                for q in 0..2 {
-                    let scale = vld1q_s32(tile::scales::<Sdot>(tile, group, row + 4 * q));
-                    for t in 0..T {
-                        totals.add::<F>(t, q, sums[t][q], scale, vdupq_n_f32(d[t]));
+                let scale = tile::scales::<Sdot>(tile, group, row);
+                let scales = [vld1q_s32(scale), vld1q_s32(scale.add(4))];
+                for (t, sums) in sums.iter().enumerate() {
+                    for (q, sum) in sums.iter().enumerate() {
+                        totals.add::<F>(t, q, *sum, scales[q], vdupq_n_f32(d[t]));
                     }
                 }
             }

@@ -90,7 +90,7 @@ unsafe fn load(p: *const u8) -> [uint8x16_t; 2] {
 fn nibbles<const I: usize>(v: [uint8x16_t; 2]) -> [int8x16_t; 2] {
     // SAFETY: NEON belongs to the target.
     unsafe {
-        both!(v, |v| vreinterpretq_s8_u8(if I % 2 == 0 {
+        both!(v, |v| vreinterpretq_s8_u8(if I.is_multiple_of(2) {
             vandq_u8(v, vdupq_n_u8(15))
         } else {
             vshrq_n_u8::<4>(v)
@@ -179,9 +179,7 @@ pub(super) unsafe fn scales<F: Unpack>(p: *const u8) -> Scales {
                 let low = vzip1_u8(vand_u8(low, vdup_n_u8(15)), vshr_n_u8::<4>(low));
                 // 0, 2, 4 and 6 to the right.
                 let shifts = vcreate_s8(0xfafc_fe00_fafc_fe00);
-                let high = vcreate_u8(
-                    u64::from(high & 0xff) * 0x0101_0101 | u64::from(high >> 8) * 0x0101_0101_0000_0000,
-                );
+                let high = vcreate_u8((u64::from(high & 0xff) | u64::from(high >> 8) << 32) * 0x0101_0101);
                 let high = vshl_n_u8::<4>(vand_u8(vshl_u8(high, shifts), vdup_n_u8(3)));
                 store(&mut a[..8], vsub_s8(vreinterpret_s8_u8(vorr_u8(low, high)), vdup_n_s8(32)), half(p));
             }

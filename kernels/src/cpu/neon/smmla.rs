@@ -7,7 +7,7 @@
 use std::arch::{aarch64::*, asm};
 
 use super::{
-    Kernel, dots, sdot,
+    Kernel, Sdot,
     tile::{self, Totals},
 };
 use crate::cpu::{
@@ -23,12 +23,6 @@ impl Kernel for Smmla {
     const ISA: Isa = Isa::NeonI8mm;
     const TOKENS: usize = 4;
     const WORDS: usize = 2;
-
-    #[inline(always)]
-    unsafe fn dot(sums: int32x4_t, w: int8x16_t, x: int8x16_t) -> int32x4_t {
-        // SAFETY: this extension's bundle has dot products.
-        unsafe { sdot::dot(sums, w, x) }
-    }
 
     unsafe fn multiply<F: Unpack>(
         tokens: usize,
@@ -49,10 +43,9 @@ impl Kernel for Smmla {
         }
     }
 
-    #[target_feature(enable = "neon,dotprod,i8mm")]
     unsafe fn dots<F: Unpack>(w: Weights<'_>, first: usize, x: &[ActSlab], out: &mut [f32]) {
-        // SAFETY: as this function's.
-        unsafe { dots::dots::<Self, F>(w, first, x, out) }
+        // SAFETY: the bundle has dot products, which one token needs no pairs for.
+        unsafe { Sdot::dots::<F>(w, first, x, out) }
     }
 }
 

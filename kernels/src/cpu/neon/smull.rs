@@ -2,12 +2,13 @@
 //!
 //! `smlal` multiplies 8 bytes (four columns of two rows, and the token's four columns twice) into 16-bit sums, which hold the products of
 //! a whole group where codes have six bits or fewer (8·32·127 < 2¹⁵) and of two steps where they have eight; `sadalp` and `addp` then
-//! make 32-bit sums of rows. For 16 products that is 2.3 (3.1) multiplies and additions, where widening each product would take 4.
+//! make 32-bit sums of rows. For 16 products that is 2.5 (3.1) multiplies and additions, where widening each product would take 4.
 
 use std::arch::{aarch64::*, asm};
 
 use super::{
-    Kernel, dots,
+    Kernel,
+    dots::{self, Dot},
     tile::{self, Totals},
 };
 use crate::cpu::{
@@ -23,12 +24,6 @@ impl Kernel for Smull {
     const ISA: Isa = Isa::Neon;
     const TOKENS: usize = 2;
     const WORDS: usize = 1;
-
-    #[inline(always)]
-    unsafe fn dot(sums: int32x4_t, w: int8x16_t, x: int8x16_t) -> int32x4_t {
-        // SAFETY: NEON belongs to the target. Two products are 2·128·127 at most, an i16.
-        unsafe { vpadalq_s16(sums, vmlal_high_s8(vmull_s8(vget_low_s8(w), vget_low_s8(x)), w, x)) }
-    }
 
     unsafe fn multiply<F: Unpack>(
         tokens: usize,
@@ -54,6 +49,14 @@ impl Kernel for Smull {
     unsafe fn dots<F: Unpack>(w: Weights<'_>, first: usize, x: &[ActSlab], out: &mut [f32]) {
         // SAFETY: as this function's.
         unsafe { dots::dots::<Self, F>(w, first, x, out) }
+    }
+}
+
+impl Dot for Smull {
+    #[inline(always)]
+    unsafe fn dot(sums: int32x4_t, w: int8x16_t, x: int8x16_t) -> int32x4_t {
+        // SAFETY: NEON belongs to the target. Two products are 2·128·127 at most, an i16.
+        unsafe { vpadalq_s16(sums, vmlal_high_s8(vmull_s8(vget_low_s8(w), vget_low_s8(x)), w, x)) }
     }
 }
 
