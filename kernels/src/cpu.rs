@@ -404,13 +404,22 @@ impl Backend for Cpu {
                 });
                 return;
             }
-            cpu.pool.tiles(dst, q.cols, (QUERIES, head_dim), &|thread, tile| {
+            cpu.pool.tiles(dst, q.cols, (QUERIES, head_dim), &|thread, mut tile| {
                 let head = tile.first_col() / head_dim;
                 let limits: [usize; QUERIES] =
                     std::array::from_fn(|r| if r < tile.rows() { keys(tile.first_row() + r) } else { 1 });
                 let (k, v, limits) = (cache(k, head), cache(v, head), &limits[..tile.rows()]);
                 let mut scratch = hold(&cpu.tiles[thread]);
                 let scratch = &mut scratch.f32_mut()[..SCRATCH];
+                if tile.rows() <= FEW_ROWS {
+                    // The last of a picture's 577.
+                    for (r, &keys) in limits.iter().enumerate() {
+                        let q = &qs[(tile.first_row() + r) * q.cols + tile.first_col()..][..head_dim];
+                        let kv = &[(k, v)];
+                        Heads { out: tile.row(r), q, d: head_dim, kv, keys, scratch }.run(cpu.isa);
+                    }
+                    return;
+                }
                 Queries { out: tile, q: qs, cols: q.cols, k, v, limits, scratch }.run(cpu.isa);
             });
         });

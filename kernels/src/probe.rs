@@ -77,6 +77,22 @@ pub fn on_bytes(dtype: DType) -> bool {
     dtype.is_quantized()
 }
 
+/// Whether `dtype` is one of 16 bits; see [`Rates::halves`].
+pub fn on_halves(dtype: DType) -> bool {
+    matches!(dtype, DType::F16 | DType::BF16)
+}
+
+impl Rates {
+    /// Operations a second of products with F16 and BF16 weights and many tokens, and on what: on x86 whole numbers of 16 bits, which are
+    /// multiplied half as fast as bytes, elsewhere f32.
+    pub fn halves(&self) -> (f64, &'static str) {
+        match self.isa {
+            Isa::Avx2 | Isa::Avx2Vnni | Isa::Avx512Vnni => (self.int8.best / 2.0, "int16"),
+            _ => (self.f32.best, "f32"),
+        }
+    }
+}
+
 /// Measures `threads` threads (0: [`physical_cores`]) with the instructions of `isa` (or of the best, where the machine lacks it);
 /// takes half a second and eight times the last cache of memory (256 MB to 1 GB), which is given back.
 ///

@@ -89,7 +89,7 @@ struct Cell {
     ops: f64,
     /// Bytes of weights per second.
     bytes: f64,
-    /// What bounds it: `memory`, `int8` or `f32`.
+    /// What bounds it: `memory`, `int8`, `int16` or `f32`.
     limit: &'static str,
     /// The share of that limit, 0 to 1.
     limit_share: f64,
@@ -215,9 +215,14 @@ fn measure(
     }
     let best = time(rows, TOTAL)?;
     let (ops, read) = (2 * (rows * k * n) as u64, bytes(dtype, rows, k) as u64);
-    let (int8, f32) = if probe::on_bytes(dtype) { (ops, 0) } else { (0, ops) };
+    let need = Need { read, ..Need::default() };
+    let need = match dtype {
+        dtype if probe::on_bytes(dtype) => Need { int8: ops, ..need },
+        dtype if probe::on_halves(dtype) => Need { halves: ops, ..need },
+        _ => Need { f32: ops, ..need },
+    };
     let seconds = best.as_secs_f64().max(1e-9);
-    let (limit, name) = Need { int8, f32, read }.limit(rates);
+    let (limit, name) = need.limit(rates);
     Ok(Cell {
         r#type: dtype.name(),
         isa: setting.isa.name(),

@@ -1,8 +1,8 @@
 //! The least time that a test can take on this machine: its work, counted from the model's shapes, over measured rates.
 //!
 //! Arithmetic and reading go on at once, so the longer of the two bounds a test: a prompt or a picture is bound by arithmetic,
-//! a generated token by reading the weights (Williams, Waterman, Patterson 2009). Products with quantized weights run on bytes,
-//! all else on f32; of memory only what no cache can keep is counted. A model that fits into the caches can beat its limit.
+//! a generated token by reading the weights (Williams, Waterman, Patterson 2009). Products with quantized weights run on bytes, with F16 and
+//! BF16 weights on x86 on 16 bits, all else on f32; of memory only what no cache can keep is counted. A model that fits into the caches can beat its limit.
 
 use std::io::Write;
 
@@ -29,6 +29,8 @@ use super::{
 pub struct Need {
     /// Operations on bytes: products with quantized weights.
     pub int8: u64,
+    /// Products with F16 and BF16 weights: on f32, or on whole numbers of 16 bits.
+    pub halves: u64,
     /// Operations on f32: all others.
     pub f32: u64,
     /// Bytes that come from memory: weights, looked-up rows, keys and values.
@@ -38,27 +40,35 @@ pub struct Need {
 impl Need {
     /// Operations of all kinds.
     pub fn flops(self) -> u64 {
-        self.int8 + self.f32
+        self.int8 + self.halves + self.f32
     }
 
-    /// Seconds that it takes at least with `rates`, and what bounds it: `memory`, `int8` or `f32`.
+    /// Seconds that it takes at least with `rates`, and what bounds it: `memory`, `int8`, `int16` or `f32`.
     pub fn limit(self, rates: &Rates) -> (f64, &'static str) {
         let read = self.read as f64 / rates.read.best;
         let (int8, f32) = (self.int8 as f64 / rates.int8.best, self.f32 as f64 / rates.f32.best);
-        match int8 + f32 {
+        let (halves, on) = rates.halves();
+        let halves = self.halves as f64 / halves;
+        match int8 + halves + f32 {
             arithmetic if arithmetic < read => (read, "memory"),
-            arithmetic if int8 >= f32 => (arithmetic, "int8"),
+            arithmetic if int8 >= halves + f32 => (arithmetic, "int8"),
+            arithmetic if halves >= f32 => (arithmetic, on),
             arithmetic => (arithmetic, "f32"),
         }
     }
 
     fn and(self, other: Self) -> Self {
-        Self { int8: self.int8 + other.int8, f32: self.f32 + other.f32, read: self.read + other.read }
+        Self {
+            int8: self.int8 + other.int8,
+            halves: self.halves + other.halves,
+            f32: self.f32 + other.f32,
+            read: self.read + other.read,
+        }
     }
 
     fn times(self, n: usize) -> Self {
         let n = n as u64;
-        Self { int8: self.int8 * n, f32: self.f32 * n, read: self.read * n }
+        Self { int8: self.int8 * n, halves: self.halves * n, f32: self.f32 * n, read: self.read * n }
     }
 }
 
@@ -103,9 +113,12 @@ impl Shapes {
 
     /// What was counted since the reset.
     fn need(&self) -> Need {
-        let on_bytes = self.counter.products().filter(|(dtype, _)| probe::on_bytes(*dtype));
-        let int8 = on_bytes.map(|(_, work)| work.flops).sum();
-        Need { int8, f32: self.counter.total().flops - int8, read: self.counter.streamed() }
+        let products = |is: fn(DType) -> bool| {
+            self.counter.products().filter(|(dtype, _)| is(*dtype)).map(|(_, work)| work.flops).sum()
+        };
+        let (int8, halves): (u64, u64) = (products(probe::on_bytes), products(probe::on_halves));
+        let f32 = self.counter.total().flops - int8 - halves;
+        Need { int8, halves, f32, read: self.counter.streamed() }
     }
 
     /// What a row's test needs; `None` for loading and memory.
@@ -259,7 +272,11 @@ mod tests {
         let (kv, rest) = (2 * 256 * 256, WEIGHTS - 2 * 256 * 256);
         assert_eq!(prompt.int8, 2 * (20 * (3 * WEIGHTS + kv) + rest + OUTPUT));
         let plain = shapes(FileType::F16).prompt(20, 0).unwrap();
-        assert_eq!((plain.int8, plain.f32), (0, prompt.f32 + prompt.int8), "halves are multiplied as floats");
+        assert_eq!(
+            (plain.int8, plain.f32 + plain.halves),
+            (0, prompt.f32 + prompt.int8),
+            "halves are multiplied as floats"
+        );
     }
 
     #[test]
@@ -269,12 +286,15 @@ mod tests {
             2 * (16 * 588 * 64 + 3 * 17 * (4 * 64 * 64 + 2 * 64 * 128) + 16 * (64 * 256 + 256 * 256));
         let image = shapes(FileType::Q8_0).image();
         assert_eq!(image.int8, 0, "the tower stays in halves");
-        assert!((products..products * 11 / 10).contains(&image.f32), "{image:?}, products {products}");
+        assert!(
+            (products..products * 11 / 10).contains(&(image.f32 + image.halves)),
+            "{image:?}, products {products}"
+        );
     }
 
     #[test]
     fn the_longer_of_arithmetic_and_reading_bounds() {
-        let need = Need { int8: 600, f32: 40, read: 100 };
+        let need = Need { int8: 600, f32: 40, read: 100, ..Need::default() };
         assert_eq!(need.limit(&rates(10.0, 100.0, 10.0)), (10.0, "int8"));
         assert_eq!(need.limit(&rates(5.0, 100.0, 10.0)), (20.0, "memory"));
         assert_eq!(need.limit(&rates(100.0, 600.0, 10.0)), (5.0, "f32"));

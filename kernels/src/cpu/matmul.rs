@@ -29,8 +29,6 @@ use super::neon::{self, Neon};
 use super::{Isa, pool::Pool};
 use crate::DType;
 
-#[cfg(any(target_arch = "x86_64", test))]
-pub(crate) use float::MANY;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use float::{F32, float_passes};
 pub(crate) use float::{FloatIsa, FloatTile, FloatWay, Plain, SPAN, float_pack};

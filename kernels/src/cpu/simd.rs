@@ -59,6 +59,25 @@ pub(super) trait Simd: Copy {
     fn round(self, a: Self::V) -> Self::V;
     /// 2ⁿ for whole n in −126..=127.
     fn pow2(self, n: Self::V) -> Self::V;
+    /// a·2ⁿ for whole n up to 127 and a within ½..2; 0, or a subnormal number, for n below −126.
+    #[inline(always)]
+    fn scale(self, a: Self::V, n: Self::V) -> Self::V {
+        let least = self.splat(-126.0);
+        self.if_less(n, least, self.splat(0.0), self.mul(a, self.pow2(self.max(least, n))))
+    }
+    /// LANES rows of LANES floats, `pace` apart, to columns, `to_pace` apart.
+    ///
+    /// # Safety
+    /// `from` is valid for reading and `to` for writing all of them.
+    #[inline(always)]
+    unsafe fn transpose(self, from: *const f32, pace: usize, to: *mut f32, to_pace: usize) {
+        for row in 0..Self::LANES {
+            for col in 0..Self::LANES {
+                // SAFETY: as this function's.
+                unsafe { *to.add(col * to_pace + row) = *from.add(row * pace + col) };
+            }
+        }
+    }
     /// By lanes: `then` where a < b, otherwise (and where one is no number) `other`.
     fn if_less(self, a: Self::V, b: Self::V, then: Self::V, other: Self::V) -> Self::V;
     /// |a|.

@@ -12,10 +12,12 @@ pub(super) mod probe;
 mod slab;
 mod widen;
 
+pub(super) use plain::transpose;
+
 use super::{
     Isa,
     matmul::{
-        ActSlab, ByBlock, FloatIsa, FloatTile, FloatWay, Int8Isa, MANY, PANEL, Plain, Product, Record, SPAN,
+        ActSlab, ByBlock, FloatIsa, FloatTile, FloatWay, Int8Isa, PANEL, Plain, Product, Record, SPAN,
         Scratch, Tile, Unpack, Way, Weights, float_pack, float_passes, pack, passes,
     },
     pool::Pool,
@@ -221,7 +223,7 @@ impl FloatIsa for Avx512 {
     }
 
     fn several<F: Plain>(self, pool: &Pool, scratch: &mut Scratch, w: Weights<'_>, p: Product<'_>) {
-        match F::DTYPE != DType::F32 && p.n >= MANY {
+        match F::DTYPE != DType::F32 && p.n >= int16::MANY {
             true => float_passes::<_, F>(int16::Int16(self), pool, scratch, w, p),
             false => float_passes::<_, F>(self, pool, scratch, w, p),
         }
@@ -330,10 +332,73 @@ impl FloatWay for Avx2 {
     }
 }
 
+/// Halves as whole numbers: see [`avx2::int16`].
+#[derive(Clone, Copy)]
+struct WordsAvx2<I>(I);
+
+/// Which instructions multiply whole numbers of 16 bits.
+trait Words: Copy + Sync {
+    /// Tokens from which that pays (4096×4096, one thread: the times meet at 140 and 40).
+    const MANY: usize;
+    /// The checked product; see [`FloatWay::multiply`].
+    fn words(self, tokens: usize, tile: &int16::WordTile, record: &[f32], c: &mut [f32], steps: usize);
+}
+
+impl Words for Avx2 {
+    const MANY: usize = 192;
+
+    fn words(self, tokens: usize, tile: &int16::WordTile, record: &[f32], c: &mut [f32], steps: usize) {
+        // SAFETY: the proof; the lengths are checked.
+        unsafe { avx2::int16::multiply(tokens, tile, record.as_ptr(), c.as_mut_ptr(), steps) }
+    }
+}
+
+impl Words for Avx2Vnni {
+    const MANY: usize = 48;
+
+    fn words(self, tokens: usize, tile: &int16::WordTile, record: &[f32], c: &mut [f32], steps: usize) {
+        // SAFETY: the proof; the lengths are checked.
+        unsafe { avx2::int16::multiply_vnni(tokens, tile, record.as_ptr(), c.as_mut_ptr(), steps) }
+    }
+}
+
+impl<I: Words> FloatWay for WordsAvx2<I> {
+    type Tile = int16::WordTile;
+    const TOKENS: usize = avx2::FLOAT_TOKENS;
+    const COLS: usize = 2;
+    const RECORD: usize = 1 + SPAN;
+
+    fn convert<F: Plain>(self, tile: &mut int16::WordTile, w: Weights<'_>, first: usize, col: usize) {
+        // SAFETY: the proof within.
+        unsafe { avx2::int16::convert::<F>(tile, w, first, col) }
+    }
+
+    fn fetch(self, part: &[u8]) {
+        plain::fetch(part);
+    }
+
+    fn pack(self, x: &[f32], k: usize, cols: usize, tokens: usize, record: &mut [f32]) {
+        // SAFETY: the proof within.
+        unsafe { avx2::int16::pack(x, k, cols, tokens, record) }
+    }
+
+    fn multiply(self, tokens: usize, tile: &int16::WordTile, record: &[f32], c: &mut [f32], cols: usize) {
+        int16::check(tokens, record, c, cols);
+        self.0.words(tokens, tile, record, c, int16::steps(cols));
+    }
+}
+
 impl FloatIsa for Avx2 {
     fn dots<F: Plain>(self, w: Weights<'_>, first: usize, x: &[f32], out: &mut [f32]) {
         // SAFETY: the proof.
         unsafe { avx2::float_dots::<F>(w, first, x, out) }
+    }
+
+    fn several<F: Plain>(self, pool: &Pool, scratch: &mut Scratch, w: Weights<'_>, p: Product<'_>) {
+        match F::DTYPE != DType::F32 && p.n >= <Self as Words>::MANY {
+            true => float_passes::<_, F>(WordsAvx2(self), pool, scratch, w, p),
+            false => float_passes::<_, F>(self, pool, scratch, w, p),
+        }
     }
 }
 
@@ -442,5 +507,12 @@ impl FloatWay for Avx2Vnni {
 impl FloatIsa for Avx2Vnni {
     fn dots<F: Plain>(self, w: Weights<'_>, first: usize, x: &[f32], out: &mut [f32]) {
         FloatIsa::dots::<F>(self.0, w, first, x, out);
+    }
+
+    fn several<F: Plain>(self, pool: &Pool, scratch: &mut Scratch, w: Weights<'_>, p: Product<'_>) {
+        match F::DTYPE != DType::F32 && p.n >= <Self as Words>::MANY {
+            true => float_passes::<_, F>(WordsAvx2(self), pool, scratch, w, p),
+            false => float_passes::<_, F>(self, pool, scratch, w, p),
+        }
     }
 }

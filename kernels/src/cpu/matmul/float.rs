@@ -12,10 +12,6 @@ use crate::{DType, cpu::pool::Pool};
 /// that activations fit beside it.
 pub(crate) const SPAN: usize = 128;
 
-/// Tokens from which 16 bits pay: for fewer, finding the units of the weights takes longer than the product gains.
-#[cfg(any(target_arch = "x86_64", test))]
-pub(crate) const MANY: usize = 16;
-
 /// Spans of packed activations that stay in the second cache while the panels pass: 1.2 MB a pass.
 const CHUNK: usize = 4;
 

@@ -177,7 +177,7 @@ fn check(case: &Case, rng: &mut Rng) {
                     expected = sum + f64::from(bias.map_or(0.0, |bias| bias[row]));
                     bound += steps;
                 }
-                if matches!(dtype, DType::F16 | DType::BF16) && n >= MANY && isa.name().starts_with("avx") {
+                if matches!(dtype, DType::F16 | DType::BF16) && n >= 16 && isa.name().starts_with("avx") {
                     bound += by_words(w, x);
                 }
                 assert!(
@@ -227,6 +227,9 @@ fn every_k_of_the_tiles() {
 #[test]
 fn several_passes_and_pieces() {
     let mut rng = Rng(3);
+    for dtype in [DType::F16, DType::BF16] {
+        check(&Case { dtype, n: 193, k: 588, m: 35, threads: 2, bias: true }, &mut rng);
+    }
     for dtype in [DType::Q4_0, DType::F16] {
         check(&Case { dtype, n: PASS + 7, k: 64, m: 70, threads: 2, bias: true }, &mut rng);
         check(&Case { dtype, n: 9, k: 1120, m: 1090, threads: 2, bias: true }, &mut rng);
@@ -270,7 +273,8 @@ fn sums_of_words_do_not_overflow() {
         |i| 6e-8 * (i % 9) as f32,
         |_| 0.0,
     ];
-    let (n, k, m) = (MANY + 1, 256 + 40, 33);
+    // As many tokens as every instruction set wants for them.
+    let (n, k, m) = (192, 256 + 40, 2);
     for dtype in [DType::F16, DType::BF16] {
         for (row, x) in kinds.iter().flat_map(|row| kinds.iter().map(move |x| (row, x))) {
             for scale in [1.0, 1e-25, 1e25] {

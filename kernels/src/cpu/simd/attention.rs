@@ -13,13 +13,13 @@
 //! **Rows.** One query meets the whole cache: bound by memory. A piece is a few heads, which lie side by side in a row of
 //! the cache; while the keys of a tile are read, its values are fetched, and while those are read, the next keys.
 //!
-//! The softmax runs (arXiv 1805.02867): see [`scalar::attention`]. The departure from it: Q is scaled by 1/√d before the
-//! product, not the scores after, one rounding either way.
+//! The softmax runs (arXiv 1805.02867): see [`scalar::attention`]. The departure from it: Q is scaled before the product, not the
+//! scores after, one rounding either way; in tiles by log₂e/√d, so that the softmax takes powers of 2.
 
 use super::{
     Job, MAX_LANES, Simd,
     cell::{Cell, F16, F32, Q8_0, no_cell},
-    math::exp,
+    math::{exp, exp2_below},
 };
 use crate::{
     DType,
@@ -110,7 +110,7 @@ impl Queries<'_, '_> {
             }
         });
         let (first, col) = (self.out.first_row(), self.out.first_col());
-        transpose_in(&self.q[first * self.cols + col..], self.cols, self.limits.len(), d, t, q);
+        transpose_in(s, &self.q[first * self.cols + col..], self.cols, self.limits.len(), d, q);
         o[..groups * t * d].fill(0.0);
         let keys = running[..groups].iter().map(|r| r.most).max().unwrap_or(0);
         for first in (0..keys).step_by(KEYS) {
@@ -129,26 +129,57 @@ impl Queries<'_, '_> {
                 products(s, S::ROWS, v, (1, padded), (d, count), scores, o, Some(fade));
             }
         }
-        for (r, _) in self.limits.iter().enumerate() {
-            let (group, lane) = (r / t, r % t);
-            let inverse = 1.0 / running[group].sum[lane];
-            let o = &o[group * t * d..][..t * d];
-            for (out, o) in self.out.row(r).iter_mut().zip(o.chunks_exact(t)) {
-                *out = o[lane] * inverse;
+        for (g, running) in running[..groups].iter().enumerate() {
+            let o = &mut o[g * t * d..][..t * d];
+            running.divide(s, o);
+            // K is read no more: its room takes the rows.
+            let rows = &mut k[..t * padded];
+            for lane in (0..t).step_by(S::LANES) {
+                for e in (0..d / S::LANES * S::LANES).step_by(S::LANES) {
+                    let (o, rows) = (&o[e * t + lane..], &mut rows[lane * padded + e..]);
+                    assert!(o.len() >= (S::LANES - 1) * t + S::LANES);
+                    assert!(rows.len() >= (S::LANES - 1) * padded + S::LANES);
+                    // SAFETY: by the asserts.
+                    unsafe { s.transpose(o.as_ptr(), t, rows.as_mut_ptr(), padded) };
+                }
+            }
+            for (lane, row) in rows.chunks_exact_mut(padded).enumerate() {
+                for e in d / S::LANES * S::LANES..d {
+                    row[e] = o[e * t + lane];
+                }
+            }
+            for (r, row) in (g * t..self.limits.len()).zip(rows.chunks_exact(padded)) {
+                self.out.row(r).copy_from_slice(&row[..d]);
             }
         }
     }
 }
 
-/// Q of `rows` rows to `[group][d][t]`, times 1/√d; the lanes of rows that are not there are zeros.
+/// Q of `rows` rows to `[group][d][t]`, times log₂e/√d; the lanes of rows that are not there are zeros.
 #[inline(always)]
-fn transpose_in(q: &[f32], cols: usize, rows: usize, d: usize, t: usize, to: &mut [f32]) {
-    let scale = 1.0 / (d as f32).sqrt();
-    for r in 0..rows.next_multiple_of(t) {
+fn transpose_in<S: Simd>(s: S, q: &[f32], cols: usize, rows: usize, d: usize, to: &mut [f32]) {
+    let t = 2 * S::LANES;
+    let scale = std::f32::consts::LOG2_E / (d as f32).sqrt();
+    let mut r = 0;
+    while r < rows.next_multiple_of(t) {
         let to = &mut to[r / t * t * d..][..t * d];
-        for (e, to) in to.chunks_exact_mut(t).enumerate() {
-            to[r % t] = if r < rows { q[r * cols + e] * scale } else { 0.0 };
+        let whole = if r + S::LANES <= rows { d / S::LANES * S::LANES } else { 0 };
+        for e in (0..whole).step_by(S::LANES) {
+            let (q, to) = (&q[r * cols + e..][..(S::LANES - 1) * cols + S::LANES], &mut to[e * t + r % t..]);
+            assert!(to.len() >= (S::LANES - 1) * t + S::LANES);
+            // SAFETY: the last row's last element is within each.
+            unsafe { s.transpose(q.as_ptr(), cols, to.as_mut_ptr(), t) };
         }
+        for lane in r..r + S::LANES {
+            for e in whole..d {
+                to[e * t + lane % t] = if lane < rows { q[lane * cols + e] } else { 0.0 };
+            }
+        }
+        r += S::LANES;
+    }
+    for q in to[..rows.next_multiple_of(t) * d].chunks_exact_mut(S::LANES) {
+        let scaled = s.mul(s.load(q), s.splat(scale));
+        s.store(scaled, q);
     }
 }
 
@@ -254,7 +285,19 @@ impl Running {
         Self { max: [NO_MAX; 2 * MAX_LANES], sum: [0.0; 2 * MAX_LANES], limit, least, most }
     }
 
-    /// Turns `scores`, `[keys][T]` from key `first` on, into e^(score − maximum), and returns what the sums so far are to be
+    /// Divides the outputs `[d][T]` by the sums.
+    #[inline(always)]
+    fn divide<S: Simd>(&self, s: S, o: &mut [f32]) {
+        let inverse = [0, S::LANES].map(|lane| s.div(s.splat(1.0), s.load(&self.sum[lane..])));
+        for o in o.chunks_exact_mut(2 * S::LANES) {
+            for (half, inverse) in inverse.iter().enumerate() {
+                let mean = s.mul(s.load(&o[half * S::LANES..]), *inverse);
+                s.store(mean, &mut o[half * S::LANES..]);
+            }
+        }
+    }
+
+    /// Turns `scores`, `[keys][T]` from key `first` on and in powers of 2, into 2^(score − maximum), and returns what the sums so far are to be
     /// multiplied by.
     #[inline(always)]
     fn softmax<S: Simd>(&mut self, s: S, scores: &mut [f32], first: usize) -> [S::V; 2] {
@@ -274,10 +317,10 @@ impl Running {
                 }
                 max = s.max(max, score);
             }
-            *fade = exp(s, s.sub(old, max));
+            *fade = exp2_below(s, s.sub(old, max));
             let mut sum = s.mul(s.load(&self.sum[lanes.clone()]), *fade);
             for row in scores.chunks_exact_mut(t) {
-                let p = exp(s, s.sub(s.load(&row[lanes.clone()]), max));
+                let p = exp2_below(s, s.sub(s.load(&row[lanes.clone()]), max));
                 s.store(p, &mut row[lanes.clone()]);
                 sum = s.add(sum, p);
             }

@@ -119,6 +119,24 @@ impl Simd for Avx512 {
         unsafe { _mm512_scalef_ps(_mm512_set1_ps(1.0), n) }
     }
     #[inline(always)]
+    fn scale(self, a: __m512, n: __m512) -> __m512 {
+        // SAFETY: see above.
+        unsafe { _mm512_scalef_ps(a, n) }
+    }
+    #[inline(always)]
+    unsafe fn transpose(self, from: *const f32, pace: usize, to: *mut f32, to_pace: usize) {
+        // SAFETY: see above.
+        unsafe {
+            let mut rows = [_mm512_setzero_ps(); 16];
+            for (i, row) in rows.iter_mut().enumerate() {
+                *row = _mm512_loadu_ps(from.add(i * pace));
+            }
+            for (i, column) in crate::cpu::x86::transpose(&rows).into_iter().enumerate() {
+                _mm512_storeu_ps(to.add(i * to_pace), column);
+            }
+        }
+    }
+    #[inline(always)]
     fn if_less(self, a: __m512, b: __m512, then: __m512, other: __m512) -> __m512 {
         // SAFETY: see above.
         unsafe { _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b), other, then) }

@@ -7,7 +7,7 @@
 //! - Bytes of 8 bits are split by [`widen()`] into two planes of 4 bits ([`bytes`]).
 //! - With AVX-VNNI `vpdpbusd` sums any bytes in 32 bits ([`vnni`]).
 //! - [`dots()`]: one token is a dot per weight row.
-//! - F32, F16 and BF16 are multiplied in f32 ([`plain`]).
+//! - F32, and F16 and BF16 with few tokens, are multiplied in f32 ([`plain`]); with many, F16 and BF16 as whole numbers ([`int16`]).
 //!
 //! The share of products among the instructions of the vector ports bounds each: see the files. All take six tokens and two registers
 //! of rows at once (12 sums), and their inner loops are kept rolled: unrolled, the compiler runs out of the 16 registers.
@@ -19,6 +19,7 @@ use crate::cpu::matmul::{PANEL, Record, Tile};
 
 mod bytes;
 mod dots;
+pub(super) mod int16;
 mod plain;
 pub(super) mod slab;
 mod vnni;

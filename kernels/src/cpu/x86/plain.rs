@@ -92,8 +92,8 @@ pub(super) fn store_steps(rows: &[__m512; 16], to: &mut [f32], tokens: usize) {
 
 /// Rows to columns.
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-pub(super) fn transpose(rows: &[__m512; 16]) -> [__m512; 16] {
+#[target_feature(enable = "avx512f")]
+pub(in crate::cpu) fn transpose(rows: &[__m512; 16]) -> [__m512; 16] {
     // 4 × 4 within the quarters of four rows: t[4i + j] holds columns j, 4 + j, 8 + j, 12 + j of rows 4i...
     let mut t = [_mm512_setzero_ps(); 16];
     for i in 0..4 {

@@ -19,7 +19,7 @@ pub(in super::super) const TOKENS: usize = 3;
 /// They are readable at `p`.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn load<F: Plain>(p: *const u8) -> __m256 {
+pub(super) unsafe fn load<F: Plain>(p: *const u8) -> __m256 {
     // SAFETY: as this function's.
     unsafe {
         match F::DTYPE {
@@ -36,7 +36,7 @@ unsafe fn load<F: Plain>(p: *const u8) -> __m256 {
 /// All weights of `part`, eight at most, then zeros.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn load_part<F: Plain>(part: &[u8]) -> __m256 {
+pub(super) fn load_part<F: Plain>(part: &[u8]) -> __m256 {
     let mut padded = [0; 32];
     padded[..part.len()].copy_from_slice(part);
     // SAFETY: 32 bytes hold eight weights of any format.
@@ -71,7 +71,7 @@ pub(in super::super) fn convert<F: Plain>(tile: &mut FloatTile, w: Weights<'_>, 
 /// Rows to columns.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn transpose(rows: [__m256; 8]) -> [__m256; 8] {
+pub(super) fn transpose(rows: [__m256; 8]) -> [__m256; 8] {
     // 4 × 4 within the halves of four rows: t[4i + j] holds columns j and 4 + j of rows 4i...
     let mut t = [_mm256_setzero_ps(); 8];
     for i in 0..2 {
