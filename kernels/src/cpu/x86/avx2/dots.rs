@@ -19,18 +19,22 @@ use crate::{
     DType,
     cpu::matmul::{ActSlab, SLAB, Scales, Unpack, Weights, act_slab},
 };
-use groups::{k_block, q6_k};
+use groups::{five_bits, four_bits, k_block, q6_k};
 
 /// Whether the format has blocks of 32 columns, or is like those: two blocks in a register.
 const fn in_pairs<F: Unpack>() -> bool {
     !matches!(F::DTYPE, DType::Q8_0 | DType::Q4_K | DType::Q5_K | DType::Q6_K)
 }
 
-/// Where the run of 16 columns `run` of a slab goes: of two blocks the low nibbles come first.
-const fn place<F: Unpack>(run: usize) -> usize {
-    match in_pairs::<F>() {
-        true => run / 4 * 4 + run % 2 * 2 + run / 2 % 2,
-        false => run,
+/// Where the run of 16 columns `run` of a slab goes, where scales are `shared` or not.
+const fn place<F: Unpack>(run: usize, shared: bool) -> usize {
+    let (first, block, half) = (run / 8 * 8, run / 2 % 4, run % 2);
+    match F::DTYPE {
+        // Of four blocks a register has half of one and of the next but one: see `groups::k_block`.
+        DType::Q4_K | DType::Q5_K if shared => first + block % 2 * 4 + half * 2 + block / 2,
+        // Of two blocks the low nibbles come first.
+        _ if in_pairs::<F>() => first + block / 2 * 4 + half * 2 + block % 2,
+        _ => run,
     }
 }
 
@@ -38,15 +42,13 @@ const fn place<F: Unpack>(run: usize) -> usize {
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(in super::super) fn act<F: Unpack>(x: &[f32], shared: bool) -> ActSlab {
     let mut slab = act_slab::<F>(x, shared);
-    if in_pairs::<F>() {
-        let q = slab.q;
-        for (run, q) in q.as_chunks::<16>().0.iter().enumerate() {
-            slab.q[16 * place::<F>(run)..][..16].copy_from_slice(q);
-        }
-        // Codes of weights that are too large by ZERO have a minimum of −ZERO·a; here is its factor.
-        if !F::MIN && F::BITS < 8 {
-            slab.sum.iter_mut().for_each(|sum| *sum *= -F::ZERO as f32);
-        }
+    let q = slab.q;
+    for (run, q) in q.as_chunks::<16>().0.iter().enumerate() {
+        slab.q[16 * place::<F>(run, shared)..][..16].copy_from_slice(q);
+    }
+    // Codes of weights that are too large by ZERO have a minimum of −ZERO·a; here is its factor.
+    if in_pairs::<F>() && !F::MIN && F::BITS < 8 {
+        slab.sum.iter_mut().for_each(|sum| *sum *= -F::ZERO as f32);
     }
     slab
 }
@@ -168,7 +170,7 @@ fn pairs(first: i32) -> __m256i {
 fn unpacked<F: Unpack>(natural: &[u8; SLAB], s: &Scales, x: &ActSlab, sums: [__m256; 2]) -> [__m256; 2] {
     let mut u = [0; SLAB];
     for (run, from) in natural.as_chunks::<16>().0.iter().enumerate() {
-        u[16 * place::<F>(run)..][..16].copy_from_slice(run_as::<F>(from).as_slice());
+        u[16 * place::<F>(run, false)..][..16].copy_from_slice(run_as::<F>(from).as_slice());
     }
     // SAFETY: eight scales, eight minima, 32 bytes of a register of eight.
     unsafe {
@@ -195,7 +197,6 @@ fn run_as<F: Unpack>(run: &[u8; 16]) -> [u8; 16] {
 unsafe fn slab<F: Unpack, const SHARED: bool>(p: *const u8, x: &ActSlab, sums: [__m256; 2]) -> [__m256; 2] {
     // SAFETY: as this function's; offsets are those of the formats.
     unsafe {
-        let q4_k = |i: usize| nibbles(load(p.add(16 + i / 2 * 32)), i % 2);
         let q5_k = |i: usize| {
             let low = nibbles(load(p.add(48 + i / 2 * 32)), i % 2);
             _mm256_or_si256(low, bits(load(p.add(16)), i as i32, 4, 1))
@@ -211,8 +212,8 @@ unsafe fn slab<F: Unpack, const SHARED: bool>(p: *const u8, x: &ActSlab, sums: [
                     load(p.add(34 * i + 2))
                 })
             }
-            DType::Q4_K => k_block(p, x, sums, q4_k),
-            DType::Q5_K if SHARED => k_block(p, x, sums, q5_k),
+            DType::Q4_K => k_block(p, x, sums, |i| four_bits(p.add(16), i)),
+            DType::Q5_K if SHARED => k_block(p, x, sums, |i| five_bits(p.add(16), i)),
             DType::Q5_K => add::<F>(&k_scales(p), x, sums, q5_k),
             DType::Q6_K if SHARED => q6_k(p, x, sums, q6),
             DType::Q6_K => add::<F>(&q6_k_scales(p), x, sums, q6),
