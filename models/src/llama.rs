@@ -31,10 +31,10 @@ pub struct LlamaOptions {
 }
 
 impl Default for LlamaOptions {
-    /// A chat: an f16 cache, logits of one row. 512 rows at once are llama.cpp's `-ub` and hold nearly any picture's
-    /// 576 rows in two batches.
+    /// A chat: an f16 cache, logits of one row. 672 rows at once hold a picture's 576 with the words around it, so that a first question
+    /// reads the weights once; 512, llama.cpp's `-ub`, would read them twice.
     fn default() -> Self {
-        Self { ctx: 0, cache_type: DType::F16, batch: 512, logit_rows: 1 }
+        Self { ctx: 0, cache_type: DType::F16, batch: 672, logit_rows: 1 }
     }
 }
 

@@ -50,12 +50,12 @@ use unpack::half;
 /// Weight rows that a kernel takes at once: two AVX-512 registers of 32-bit sums.
 pub(crate) const PANEL: usize = 32;
 
-/// Panels whose sums a thread holds until all of k is done: with [`PASS`] tokens 0.6 MB, a third of a 2 MB second cache.
+/// Panels whose sums a thread holds until all of k is done: with [`PASS`] tokens 0.7 MB, a third of a 2 MB second cache.
 const PANELS: usize = 8;
 
-/// Tokens of one pass over the weights. It bounds the scratch; beyond some 500 tokens reading the weights again costs nothing
-/// to speak of, and one CLIP image (577 patches) is one pass.
-const PASS: usize = 608;
+/// Tokens of one pass over the weights. It bounds the scratch; one LLaVA picture (576 patches) and the words around it are one pass, as
+/// one batch of a model is.
+const PASS: usize = 672;
 
 /// One product: `out[i][j] = Σ x[i][l]·w[j][l] + bias[j]`.
 pub(crate) struct Product<'a> {
