@@ -1,46 +1,18 @@
 //! Memory of the CPU backend: its own, zeroed and aligned, or bytes that somebody else keeps (a mapped file).
 
-use memmap2::MmapMut;
-
 use crate::{Bytes, DType, Tensor};
 
 /// Bytes of a cache line: own memory begins at one, so that rows of whole lines are aligned for every vector.
 const LINE: usize = 64;
 
-/// From how many bytes on own memory is mapped, in huge pages where the system gives them.
-const LARGE: usize = 4 << 20;
-
 /// Own memory: zero pages of the system, taken up only as they are first written.
-pub(super) enum Own {
-    /// Small: from the allocator. The elements are 16 bytes wide and not a line, because the allocator hands out untouched pages only up
-    /// to the alignment that it gives anyway; beyond, it writes the zeros itself. So the line is found by hand: `start` elements on.
-    Small { memory: Box<[u128]>, start: usize },
-    /// [`LARGE`] and more: rows of a product lie on many pages, so huge ones (2 MB) save looking their places up, and 511 of 512 first touches.
-    Large(MmapMut),
-}
-
-impl Own {
-    fn large(bytes: usize) -> Option<Self> {
-        let map = MmapMut::map_anon(bytes).ok()?;
-        // A wish: systems without huge pages go on with their own.
-        #[cfg(target_os = "linux")]
-        let _ = map.advise(memmap2::Advice::HugePage);
-        Some(Own::Large(map))
-    }
-
-    fn bytes(&self) -> &[u8] {
-        match self {
-            Own::Small { memory, start } => bytemuck::cast_slice(&memory[*start..]),
-            Own::Large(map) => map,
-        }
-    }
-
-    fn bytes_mut(&mut self) -> &mut [u8] {
-        match self {
-            Own::Small { memory, start } => bytemuck::cast_slice_mut(&mut memory[*start..]),
-            Own::Large(map) => map,
-        }
-    }
+///
+/// The elements are 16 bytes wide and not a line, because the allocator hands out untouched pages only up to the alignment
+/// that it gives anyway; beyond, it writes the zeros itself (a second for a cache of 1 GB). So the line is found by hand.
+pub(super) struct Own {
+    memory: Box<[u128]>,
+    /// Where the first line begins, in elements.
+    start: usize,
 }
 
 /// The bytes of a matrix.
@@ -64,7 +36,7 @@ pub(super) struct Buffer {
 impl Default for Data {
     /// No bytes. Costs no allocation: it stands in a slot whose memory an op has taken out.
     fn default() -> Self {
-        Data::Own(Own::Small { memory: Box::default(), start: 0 })
+        Data::Own(Own { memory: Box::default(), start: 0 })
     }
 }
 
@@ -72,19 +44,16 @@ impl Data {
     /// `bytes` zeroed bytes, touched by nobody yet: the system gives pages as they are first used. `None` where it refuses.
     pub(super) fn zeroed(bytes: usize) -> Option<Self> {
         const PER_LINE: usize = LINE / size_of::<u128>();
-        if bytes >= LARGE {
-            return Own::large(bytes.checked_next_multiple_of(LINE)?).map(Data::Own);
-        }
         let elements = bytes.div_ceil(LINE).checked_mul(PER_LINE)?.checked_add(PER_LINE - 1)?;
         let memory = bytemuck::allocation::try_zeroed_slice_box::<u128>(elements).ok()?;
         // Elements are 16 bytes and aligned so: a line begins at one of the first four.
         let start = memory.as_ptr().align_offset(LINE).min(PER_LINE - 1);
-        Some(Data::Own(Own::Small { memory, start }))
+        Some(Data::Own(Own { memory, start }))
     }
 
     pub(super) fn bytes(&self) -> &[u8] {
         match self {
-            Data::Own(own) => own.bytes(),
+            Data::Own(own) => bytemuck::cast_slice(&own.memory[own.start..]),
             Data::Shared(bytes) => bytes,
         }
     }
@@ -93,7 +62,7 @@ impl Data {
     #[track_caller]
     pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
         match self {
-            Data::Own(own) => own.bytes_mut(),
+            Data::Own(own) => bytemuck::cast_slice_mut(&mut own.memory[own.start..]),
             Data::Shared(_) => panic!("a weight is read-only"),
         }
     }
