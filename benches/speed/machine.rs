@@ -19,17 +19,14 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// This machine, as the environment wants it.
-    ///
-    /// # Panics
-    /// Where a variable makes no sense.
+    /// This machine, as the environment wants it. Where a variable makes no sense it says so and ends the program.
     pub fn here() -> Self {
         let threads = env::var("PUMICE_BENCH_THREADS").ok();
         let threads = threads.map_or_else(physical_cores, |t| {
             t.parse()
                 .ok()
                 .filter(|t| *t > 0)
-                .unwrap_or_else(|| panic!("PUMICE_BENCH_THREADS: {t} is no number of threads"))
+                .unwrap_or_else(|| refuse(&format!("PUMICE_BENCH_THREADS: {t} is no number of threads")))
         });
         let isa = env::var("PUMICE_BENCH_ISA").map_or_else(
             |_| Isa::best(),
@@ -38,7 +35,7 @@ impl Machine {
                 let found = here.iter().copied().find(|isa| isa.name() == name);
                 let names = || here.iter().map(|isa| isa.name()).collect::<Vec<_>>().join(", ");
                 found.unwrap_or_else(|| {
-                    panic!("PUMICE_BENCH_ISA: {name} is none of this machine's {}", names())
+                    refuse(&format!("PUMICE_BENCH_ISA: {name} is none of this machine's: {}", names()))
                 })
             },
         );
@@ -56,6 +53,12 @@ impl Machine {
     pub fn name(&self) -> String {
         self.cpu().name()
     }
+}
+
+/// Tells what a person asked for and cannot have, and ends the program as one that was called wrongly.
+pub fn refuse(what: &str) -> ! {
+    eprintln!("{what}");
+    std::process::exit(2)
 }
 
 /// `count` numbers in −1..1, others for another `seed` (Knuth's multiplier, TAOCP 3.3.4).

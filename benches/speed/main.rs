@@ -3,7 +3,7 @@
 //! With `--features peer` each item is also done by ggml in this process, on the same bytes and as many threads, in turns with Pumice: their
 //! results are compared first, then the ratio of times is printed. Names filter as in every criterion bench: `cargo bench -- matmul/Q4_K`.
 //! Variables: `PUMICE_BENCH_THREADS` (else the physical cores), `PUMICE_BENCH_ISA` (`avx2` …), and with the peer
-//! `PUMICE_BENCH_MODEL`, a text GGUF whose prompt and answer are timed in Pumice and llama.cpp. Without `--bench`, as in `cargo test`, all is run
+//! `PUMICE_BENCH_MODEL`, a text GGUF whose prompt and answer are timed in Pumice and llama.cpp, whatever names are given. Without `--bench`, as in `cargo test`, all is run
 //! once and small, and nothing is timed.
 
 #![deny(unsafe_code)]

@@ -12,7 +12,7 @@ use pumice_models::{
 use super::llama;
 use crate::{
     duel::{Bench, Item, Side},
-    machine::Machine,
+    machine::{Machine, refuse},
 };
 
 /// Two programs that round differently at some hundred products one after the other; work that is wrong differs by more than all.
@@ -78,11 +78,11 @@ struct Ours {
 
 impl Ours {
     fn open(machine: &Machine, path: &Path, work: Work) -> Self {
-        let file = File::open(path).unwrap_or_else(|e| panic!("PUMICE_BENCH_MODEL: {e}"));
+        let file = File::open(path).unwrap_or_else(|e| refuse(&format!("PUMICE_BENCH_MODEL: {e}")));
         let mut cpu = machine.cpu();
         let options = LlamaOptions { ctx: work.length(), cache_type: DType::F16, ..LlamaOptions::default() };
-        let llama =
-            Llama::load(&file, &mut cpu, &options).unwrap_or_else(|e| panic!("PUMICE_BENCH_MODEL: {e}"));
+        let llama = Llama::load(&file, &mut cpu, &options)
+            .unwrap_or_else(|e| refuse(&format!("PUMICE_BENCH_MODEL: {e}")));
         let mut ours = Self { cpu, llama, tokens: work.tokens(), work };
         if work.depth > 0 {
             forward(&mut ours.llama, &mut ours.cpu, &ours.tokens[..work.depth], 0);

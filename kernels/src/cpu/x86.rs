@@ -340,15 +340,25 @@ struct WordsAvx2<I>(I);
 trait Words: Copy + Sync {
     /// Tokens from which that pays (4096×4096, one thread: the times meet at 140 and 40).
     const MANY: usize;
-    /// The checked product; see [`FloatWay::multiply`].
-    fn words(self, tokens: usize, tile: &int16::WordTile, record: &[f32], c: &mut [f32], steps: usize);
+    /// The product of `steps` steps; see [`FloatWay::multiply`].
+    ///
+    /// # Safety
+    /// As [`avx2::int16::multiply`].
+    unsafe fn words(self, tokens: usize, tile: &int16::WordTile, record: &[f32], c: &mut [f32], steps: usize);
 }
 
 impl Words for Avx2 {
     const MANY: usize = 192;
 
-    fn words(self, tokens: usize, tile: &int16::WordTile, record: &[f32], c: &mut [f32], steps: usize) {
-        // SAFETY: the proof; the lengths are checked.
+    unsafe fn words(
+        self,
+        tokens: usize,
+        tile: &int16::WordTile,
+        record: &[f32],
+        c: &mut [f32],
+        steps: usize,
+    ) {
+        // SAFETY: the proof; the rest as this function's.
         unsafe { avx2::int16::multiply(tokens, tile, record.as_ptr(), c.as_mut_ptr(), steps) }
     }
 }
@@ -356,8 +366,15 @@ impl Words for Avx2 {
 impl Words for Avx2Vnni {
     const MANY: usize = 48;
 
-    fn words(self, tokens: usize, tile: &int16::WordTile, record: &[f32], c: &mut [f32], steps: usize) {
-        // SAFETY: the proof; the lengths are checked.
+    unsafe fn words(
+        self,
+        tokens: usize,
+        tile: &int16::WordTile,
+        record: &[f32],
+        c: &mut [f32],
+        steps: usize,
+    ) {
+        // SAFETY: the proof; the rest as this function's.
         unsafe { avx2::int16::multiply_vnni(tokens, tile, record.as_ptr(), c.as_mut_ptr(), steps) }
     }
 }
@@ -384,7 +401,8 @@ impl<I: Words> FloatWay for WordsAvx2<I> {
 
     fn multiply(self, tokens: usize, tile: &int16::WordTile, record: &[f32], c: &mut [f32], cols: usize) {
         int16::check(tokens, record, c, cols);
-        self.0.words(tokens, tile, record, c, int16::steps(cols));
+        // SAFETY: the lengths are checked.
+        unsafe { self.0.words(tokens, tile, record, c, int16::steps(cols)) }
     }
 }
 
@@ -424,7 +442,7 @@ impl Int8Isa for Avx2Vnni {
         unsafe { avx2::multiply_vnni::<F>(tokens, tile, record.as_ptr(), c.as_mut_ptr(), blocks) }
     }
 
-    /// As AVX2: memory bounds it, not the instructions.
+    /// As AVX2's, but that activations share a scale in four bits only.
     fn dots<F: Unpack>(self, w: Weights<'_>, first: usize, x: &[ActSlab], out: &mut [f32]) {
         match F::BITS {
             4 => Int8Isa::dots::<F>(self.0, w, first, x, out),

@@ -1,4 +1,4 @@
-//! The int8 kernel of AVX2 for weights of four to six bits: a slab summed in integers, as AVX-512 does for four ([`super::super::slab`]).
+//! The int8 kernel of AVX2 for weights of four to six bits: a slab summed in integers.
 //!
 //! With z = 8, 16 or 32 in the middle of the codes, q − z and 8-bit activations give sums of a group (32 columns, 16 in Q6_K) whose
 //! even and odd pairs of columns are an i16 each, within ±32512: sums start at −z·Σx, so that what lies between may wrap. One
@@ -38,8 +38,8 @@ const fn steps_of(bits: u32) -> f32 {
 }
 
 /// Turns the scales of the `blocks` blocks of 32 columns in a widened tile into integers: in `s` the scale of each group, twice in a dword, and
-/// from 8 on, for formats with a minimum, the minima of two blocks. With `PAIRED`, which is for four bits, each block's scale and minimum
-/// in a dword, as [`super::super::slab`] has them.
+/// from 8 on, for formats with a minimum, the minima of two blocks. With `PAIRED`, which is for four bits on AVX-VNNI, each block's scale and
+/// minimum in a dword. A scale or minimum that is no number makes its row's unit none.
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(in super::super) fn integer_scales<F: Unpack, const PAIRED: bool>(tile: &mut Tile, blocks: usize) {
     let groups = blocks * 32 / F::GROUP;
@@ -50,17 +50,20 @@ pub(in super::super) fn integer_scales<F: Unpack, const PAIRED: bool>(tile: &mut
         // SAFETY: eight floats or dwords of arrays of 32.
         unsafe {
             let (mut scales, mut minima) = ([zero; 16], [zero; 16]);
-            let mut largest = zero;
+            let mut largest = _mm256_setzero_si256();
+            // Bits of magnitudes order as the magnitudes do, and a NaN comes above all.
+            let larger = |m, v| _mm256_max_epi32(m, _mm256_castps_si256(_mm256_andnot_ps(sign, v)));
             for group in 0..groups {
                 scales[group] = _mm256_load_ps(tile.a[group].as_ptr().add(lane));
-                largest = _mm256_max_ps(largest, _mm256_andnot_ps(sign, scales[group]));
+                largest = larger(largest, scales[group]);
                 if F::MIN {
                     let c = _mm256_load_ps(tile.c[group].as_ptr().add(lane));
                     let c = _mm256_fmadd_ps(scales[group], shift, c);
                     minima[group] = _mm256_mul_ps(c, _mm256_set1_ps(0.125));
-                    largest = _mm256_max_ps(largest, _mm256_andnot_ps(sign, minima[group]));
+                    largest = larger(largest, minima[group]);
                 }
             }
+            let largest = _mm256_castsi256_ps(largest);
             let inverse = _mm256_div_ps(_mm256_set1_ps(steps), largest);
             let inverse = _mm256_and_ps(inverse, _mm256_cmp_ps::<_CMP_NEQ_UQ>(largest, zero));
             let d = _mm256_mul_ps(largest, _mm256_set1_ps(1.0 / steps));

@@ -1,7 +1,7 @@
 //! The int8 product of AVX-VNNI: `vpdpbusd` of 256 bits, on laptops since 2021 that have no AVX-512.
 //!
 //! Sums have 32 bits from the start, so that no byte is too wide: 256 products are 8 `vpdpbusd` and 2 multiply-adds, or 3 with a
-//! minimum ([`multiply`]). Weights of four bits are summed by slabs in integers as AVX-512 does ([`super::super::slab`]): 8 `vpdpbusd` and a
+//! minimum ([`multiply`]). Weights of four bits are summed by slabs in integers ([`slab`]): 8 `vpdpbusd` and a
 //! `vpdpwssd` ([`multiply_slab`]).
 
 use std::arch::x86_64::*;
