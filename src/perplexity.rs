@@ -68,7 +68,7 @@ pub struct Args {
     #[arg(short = 'c', long = "ctx-size", value_name = "N")]
     context: Option<usize>,
     /// Windows or conversations to measure, from the first on (-1: all).
-    #[arg(long, value_name = "N", default_value_t = -1, allow_hyphen_values = true)]
+    #[arg(long, value_name = "N", default_value_t = -1, allow_hyphen_values = true, value_parser = clap::value_parser!(i64).range(-1..))]
     chunks: i64,
     /// Threads (0: one per physical core).
     #[arg(short = 't', long, value_name = "N", default_value_t = 0, value_parser = RangedU64ValueParser::<usize>::new().range(..=1024))]

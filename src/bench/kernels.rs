@@ -66,7 +66,9 @@ impl FromStr for Shape {
             Ok(&[m, k, n]) if m > 0 && n > 0 && k > 0 && k % 256 == 0 && m.max(k).max(n) <= 1 << 18 => {
                 Ok(Self { m, k, n })
             }
-            _ => Err(format!("{text:?} is no shape MxKxN with K a multiple of 256: 4096x11008x512")),
+            _ => Err(format!(
+                "{text:?} is no shape MxKxN with K a multiple of 256 and each at most 262144: 4096x11008x512"
+            )),
         }
     }
 }

@@ -6,7 +6,7 @@
 
 use std::{
     fs::{self, OpenOptions},
-    io::Write,
+    io::{BufRead, BufReader, Read, Seek, SeekFrom, Write},
     path::Path,
 };
 
@@ -95,7 +95,7 @@ pub struct Record {
     pub bytes: Option<u64>,
     /// Of them those that no cache can keep, so that they come from memory: weights, keys and values.
     pub bytes_read: Option<u64>,
-    /// What bounds the test on this machine: `int8`, `f32` (arithmetic) or `memory`.
+    /// What bounds the test on this machine: `int8`, `int16` (half of `int8`'s rate), `f32` (arithmetic) or `memory`.
     pub limit: Option<String>,
     /// The least time of a sample by that, nanoseconds.
     pub limit_ns: Option<u64>,
@@ -155,10 +155,13 @@ pub fn read(path: &Path) -> anyhow::Result<Vec<Record>> {
     Ok(rows)
 }
 
-/// Appends rows to the file at `path`, a line of JSON each.
+/// Appends rows to the file at `path`, a line of JSON each. A file that holds something else is left as it is.
 pub fn append(path: &Path, rows: &[Record]) -> anyhow::Result<()> {
     let what = || format!("{}: results cannot be appended", path.display());
     let mut text = String::new();
+    if is_torn(path).with_context(what)? && !rows.is_empty() {
+        text.push('\n');
+    }
     for row in rows {
         text += &serde_json::to_string(row)?;
         text.push('\n');
@@ -166,6 +169,27 @@ pub fn append(path: &Path, rows: &[Record]) -> anyhow::Result<()> {
     let mut file = OpenOptions::new().create(true).append(true).open(path).with_context(what)?;
     // In one write, so that two runs which save to one file at once do not mix their lines.
     file.write_all(text.as_bytes()).with_context(what)
+}
+
+/// Whether the last line of the results at `path` has no end: a disk was full, a program killed.
+///
+/// # Errors
+/// The file does not begin with a result, so nothing may be appended to it: it is a model, perhaps, or JSON of another form.
+fn is_torn(path: &Path) -> anyhow::Result<bool> {
+    match fs::metadata(path) {
+        Ok(file) if file.is_file() && file.len() > 0 => {}
+        _ => return Ok(false), // absent, empty, a pipe
+    }
+    let mut file = BufReader::new(fs::File::open(path)?);
+    let mut first = Vec::new();
+    file.by_ref().take(1 << 20).read_until(b'\n', &mut first)?; // a row has a few kB; a model's first line may have all of it
+    if serde_json::from_slice::<Record>(&first).is_err() {
+        bail!("its first line is no result of pumice bench (jsonl); name another file");
+    }
+    file.seek(SeekFrom::End(-1))?;
+    let mut last = [0];
+    file.read_exact(&mut last)?;
+    Ok(last != *b"\n")
 }
 
 #[cfg(test)]
@@ -207,6 +231,25 @@ mod tests {
         fs::write(&path, "{\"test\": \"pp512\", \"avg_ts\": 18.5, \"n_gpu_layers\": 0}\n\n").unwrap();
         let rows = read(&path).unwrap();
         assert_eq!((rows.len(), rows[0].avg_ts, rows[0].test.as_str()), (1, Some(18.5), "pp512"));
+    }
+
+    #[test]
+    fn a_torn_line_spoils_no_other_and_other_files_are_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("runs.jsonl");
+        append(&path, &[some()]).unwrap();
+        let whole = fs::read(&path).unwrap();
+        fs::write(&path, [&whole[..], &whole[..50]].concat()).unwrap();
+        append(&path, &[some()]).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), [&whole[..], &whole[..50], b"\n", &whole[..]].concat());
+        for other in [&b"GGUF\x03\0\xff"[..], b"[\n{}\n]\n", b"{\n}\n", b"\n"] {
+            fs::write(&path, other).unwrap();
+            for rows in [&[some()][..], &[]] {
+                let message = format!("{:#}", append(&path, rows).unwrap_err());
+                assert!(message.contains("runs.jsonl") && message.contains("another file"), "{message}");
+                assert_eq!(fs::read(&path).unwrap(), other);
+            }
+        }
     }
 
     #[test]
