@@ -60,13 +60,14 @@ fn product(
     result
 }
 
-/// What rounding activations of 256 columns by one scale may add, on an ISA that does so for formats under seven bits, beside the half step of each block's own
-/// scale, and rounding weights so: a step of at most max |x|/127 or max |w|/127 for each of k products. The kernels' own tests are far narrower.
+/// What rounding activations of 256 columns by one scale may add, on an ISA that does so for formats under seven bits, and rounding weights so:
+/// a step of at most max |x|/127 each, or of 2·max |w|/127. The kernels' own tests are narrower.
 fn shared_scale(dtype: DType, w: &[f32], x: &[f32]) -> f32 {
     let largest = |v: &[f32]| v.iter().fold(0.0f32, |m, v| m.max(v.abs()));
+    let size = |v: &[f32]| v.iter().map(|v| v.abs()).sum::<f32>();
     match dtype {
         dtype if dtype.is_quantized() && dtype != DType::Q8_0 => {
-            2.0 * largest(w) * x.len() as f32 * largest(x) / 127.0
+            largest(x) / 127.0 * size(w) + 2.0 * largest(w) / 127.0 * size(x)
         }
         _ => 0.0,
     }

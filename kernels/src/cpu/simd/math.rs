@@ -30,7 +30,7 @@ pub(super) fn exp<S: Simd>(s: S, x: S::V) -> S::V {
     s.if_less(x, s.splat(EXP_MIN), s.splat(0.0), s.mul(e, s.pow2(n)))
 }
 
-/// 2^x within `EXP2_ULPS` for x in −126..=0; 0 or a subnormal number below; no number for no number.
+/// 2^x within `EXP2_ULPS` for x in −126..=0; 0 or a subnormal number below; no number for no number and for −∞, which no finite score gives.
 ///
 /// 2^x = 2ⁿ·2^f with n = round(x), |f| ≤ ½, which is exact, and 2^f = 1 + f·P(f). The exponential of a softmax: without limits above,
 /// and with a base that needs no splitting, it takes two thirds of [`exp`]'s operations.

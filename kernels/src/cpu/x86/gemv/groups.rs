@@ -9,6 +9,9 @@ use super::{GROUP, Sums, fetch};
 use crate::cpu::matmul::ActSlab;
 
 /// 16 bytes for each of `N` slabs, a lane each.
+///
+/// # Safety
+/// 16 bytes are readable at `at(i)` for i below `N`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
 unsafe fn by_lane<const N: usize>(at: impl Fn(usize) -> *const u8) -> __m512i {
