@@ -180,6 +180,7 @@ fn run_model(args: &Args, settings: Vec<Setting>, out: &mut dyn Write) -> anyhow
     let holding = args.holding;
     let talk = Talk { images, cache_type, holding, ops: args.ops, force: args.force };
     let plans = Plans { tests, cache_type, holding, ops: args.ops, force: args.force };
+    plans.check(&model)?;
     let mut session = Session::new(settings.clone(), args.repetitions as usize, stopped, meter());
     let each = session.settings.len() * session.repeats;
     session.expect(each * (plans.tests.len() + talk.tests()));

@@ -3,6 +3,7 @@
 //! At a depth the cache is filled before the clock starts; it is filled once, since what stands at a position does not change
 //! how long it takes to look at it. Every test is gone through once before it counts, a generation for one token.
 
+use anyhow::Context;
 use pumice_kernels::{Cpu, DType, Timed, count::Work};
 use pumice_models::{
     gguf::File,
@@ -31,6 +32,32 @@ pub struct Plans {
     pub force: bool,
 }
 
+impl Plans {
+    /// The context that the longest test takes; none where there are no tests.
+    fn options(&self) -> Option<LlamaOptions> {
+        let length = |test: &Test| {
+            let sizes = test.sizes();
+            sizes.depth + sizes.prompt + sizes.generated
+        };
+        let ctx = self.tests.iter().map(length).max()?;
+        Some(LlamaOptions { ctx, cache_type: self.cache_type, ..LlamaOptions::default() })
+    }
+
+    /// Refuses tests that do not fit in memory, before anything is measured.
+    pub fn check(&self, model: &Model) -> anyhow::Result<()> {
+        let (Some(options), Some(free)) = (self.options(), free_memory().filter(|_| !self.force)) else {
+            return Ok(());
+        };
+        let plan = Plan::new(&File::open(&model.text)?, None, &options)?;
+        plan.check(free).with_context(|| {
+            format!(
+                "-p, -n and -d want a context of {}, here what -c is elsewhere; make them smaller",
+                options.ctx
+            )
+        })
+    }
+}
+
 /// A text model with one setting.
 struct Engine {
     setting: usize,
@@ -41,13 +68,7 @@ struct Engine {
 
 /// Measures all of `plans`.
 pub fn measure(session: &mut Session, model: &Model, plans: &Plans) -> anyhow::Result<()> {
-    let length = |test: &Test| {
-        let sizes = test.sizes();
-        sizes.depth + sizes.prompt + sizes.generated
-    };
-    let Some(ctx) = plans.tests.iter().map(length).max() else { return Ok(()) };
-    let options = LlamaOptions { ctx, cache_type: plans.cache_type, ..LlamaOptions::default() };
-    // What does not fit is refused before it is read.
+    let Some(options) = plans.options() else { return Ok(()) };
     let groups = groups(session, &File::open(&model.text)?, &options, plans.force)?;
     let file = plans.holding.open(&model.text)?;
     for settings in groups {
@@ -93,7 +114,6 @@ fn groups(
     let all: Vec<usize> = (0..session.settings.len()).collect();
     let Some(free) = free_memory().filter(|_| !force) else { return Ok(vec![all]) };
     let plan = Plan::new(file, None, options)?;
-    plan.check(free)?;
     let more = (plan.cache + plan.scratch).saturating_mul(all.len() as u64 - 1);
     if plan.total().saturating_add(more) <= free {
         return Ok(vec![all]);
