@@ -183,11 +183,13 @@ fn transpose_in<S: Simd>(s: S, q: &[f32], cols: usize, rows: usize, d: usize, to
     }
 }
 
-/// `count` rows of a head from position `first` to f32, each padded with zeros to whole vectors.
+/// `count` rows of a head from position `first` to f32, each padded with zeros to whole vectors; meanwhile asks for the rows of the next tile, which
+/// lie pages apart.
 #[inline(always)]
 fn widen<S: Simd, C: Cell>(s: S, from: HeadRows<'_>, first: usize, count: usize, d: usize, to: &mut [f32]) {
     let whole = d / S::LANES * S::LANES;
     for (j, to) in to.chunks_exact_mut(d.next_multiple_of(S::LANES)).take(count).enumerate() {
+        fetch(s, &from, first + KEYS + j);
         let row = from.row(first + j);
         for i in (0..whole).step_by(S::LANES) {
             // SAFETY: the row has d elements, and i + LANES ≤ d.
