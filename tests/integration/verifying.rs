@@ -21,11 +21,19 @@ fn agreement(dir: &Path, model: &str, file_type: &str) -> serde_json::Value {
 fn agreement_follows_the_type() {
     let dir = folder("verify");
     let number = |a: &serde_json::Value, key: &str| a[key].as_f64().expect("a number");
+    // What is left of a file in F32 is another order of the sums.
+    let f32 = agreement(&dir, "mlp336/hf", "F32");
+    assert!(number(&f32, "cosine_min") > 0.999_999, "{f32}");
+    assert!(number(&f32, "kl_max") < 1e-6, "{f32}");
+    assert_eq!(f32["same_top"], f32["positions"]);
+    assert_eq!(f32["answer_same"], f32["answer_tokens"]);
+
+    // The checkpoint's weights are exact in F16, but many tokens may meet them as whole numbers of 16 bits (NUMERICS.md): among random
+    // weights one near tie may fall the other way.
     let f16 = agreement(&dir, "mlp336/hf", "F16");
-    // The checkpoint's weights are exact in F16: what is left is another order of the sums.
     assert!(number(&f16, "cosine_min") > 0.999_999, "{f16}");
-    assert!(number(&f16, "kl_max") < 1e-6, "{f16}");
-    assert_eq!(f16["same_top"], f16["positions"]);
+    assert!(number(&f16, "kl_max") < 1e-5, "{f16}");
+    assert!(number(&f16, "same_top") >= number(&f16, "positions") - 1.0, "{f16}");
     assert_eq!(f16["answer_same"], f16["answer_tokens"]);
 
     let q8 = agreement(&dir, "mlp336/hf", "Q8_0");
