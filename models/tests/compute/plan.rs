@@ -93,7 +93,10 @@ fn suggestions_fit() {
 
 #[test]
 fn the_message_says_where_the_bytes_go() {
-    let e = plan(LlamaOptions { batch: 512, ..LlamaOptions::default() }).check(2_500_000).unwrap_err().to_string();
+    let e = plan(LlamaOptions { batch: 512, ..LlamaOptions::default() })
+        .check(2_500_000)
+        .unwrap_err()
+        .to_string();
     for part in ["needs 4.5 MB", "weights", "vision", "context of 4096 3.1 MB", "2.5 MB free", "try "] {
         assert!(e.contains(part), "{part:?} is missing in {e:?}");
     }
