@@ -1,5 +1,6 @@
 //! The int8 kernel of AVX-512 with VNNI: a panel of 32 weight rows times up to six tokens.
 //!
+//! For formats whose weights stay exact, Q8_0: those of fewer bits take fewer operations in [`slab`](super::slab).
 //! Per block of 32 columns, 16 `vpdpbusd` for each token sum the products exactly, weights being the unsigned operand; the sums are
 //! multiplied by both scales and added in f32. Sums need no conversion: they start at the bits of M = 1.5·2²³, so that, being
 //! smaller than 2²², they are the low bits of the float M + sum, and fma(M + sum, a, −M·a) is a·sum. 12 integer sums, 12 float sums, 2 weights and a broadcast are 27 of the
@@ -29,36 +30,16 @@ pub(super) unsafe fn multiply<F: Unpack>(
     c: *mut f32,
     blocks: usize,
 ) {
-    // SAFETY: as this function's.
-    unsafe {
-        match (F::GROUP, F::MIN) {
-            (32, false) => of_tokens::<32, false>(tokens, tile, record, c, blocks),
-            (32, true) => of_tokens::<32, true>(tokens, tile, record, c, blocks),
-            (16, false) => of_tokens::<16, false>(tokens, tile, record, c, blocks),
-            (group, min) => unreachable!("no kernel for groups of {group}, minimum {min}"),
-        }
-    }
-}
-
-/// # Safety
-/// As [`multiply`].
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-unsafe fn of_tokens<const GROUP: usize, const MIN: bool>(
-    tokens: usize,
-    tile: &Tile,
-    record: *const i32,
-    c: *mut f32,
-    blocks: usize,
-) {
+    assert!(F::GROUP == 32 && !F::MIN, "{} is not multiplied block by block", F::DTYPE);
     // SAFETY: as this function's.
     unsafe {
         match tokens {
-            6 => kernel::<6, GROUP, MIN>(tile, record, c, blocks),
-            5 => kernel::<5, GROUP, MIN>(tile, record, c, blocks),
-            4 => kernel::<4, GROUP, MIN>(tile, record, c, blocks),
-            3 => kernel::<3, GROUP, MIN>(tile, record, c, blocks),
-            2 => kernel::<2, GROUP, MIN>(tile, record, c, blocks),
-            1 => kernel::<1, GROUP, MIN>(tile, record, c, blocks),
+            6 => kernel::<6>(tile, record, c, blocks),
+            5 => kernel::<5>(tile, record, c, blocks),
+            4 => kernel::<4>(tile, record, c, blocks),
+            3 => kernel::<3>(tile, record, c, blocks),
+            2 => kernel::<2>(tile, record, c, blocks),
+            1 => kernel::<1>(tile, record, c, blocks),
             _ => unreachable!("{tokens} tokens in a group of {TOKENS}"),
         }
     }
@@ -68,34 +49,26 @@ unsafe fn of_tokens<const GROUP: usize, const MIN: bool>(
 /// As [`multiply`], with `T` tokens.
 #[inline(never)]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-unsafe fn kernel<const T: usize, const GROUP: usize, const MIN: bool>(
-    tile: &Tile,
-    record: *const i32,
-    c: *mut f32,
-    blocks: usize,
-) {
-    let steps = GROUP / 4;
+unsafe fn kernel<const T: usize>(tile: &Tile, record: *const i32, c: *mut f32, blocks: usize) {
+    const STEPS: usize = 32 / 4;
     let off = record;
     // SAFETY: all offsets lie within the record's T·len dwords, the tile, and c's T·PANEL floats.
     unsafe {
-        let scales = record.add(Record::off(GROUP) * T);
+        let scales = record.add(Record::off(32) * T);
         let codes = scales.add(8 * T);
         let mut sums = [[_mm512_setzero_ps(); 2]; T];
         for (i, sum) in sums.iter_mut().enumerate() {
             *sum = [_mm512_loadu_ps(c.add(i * PANEL)), _mm512_loadu_ps(c.add(i * PANEL + 16))];
         }
         let u = tile.u.as_ptr().cast::<i32>();
-        for group in 0..blocks * (32 / GROUP) {
-            let block = group * GROUP / 32;
-            prefetch::<T, GROUP>(record, c, group);
-            let mut acc = [[_mm512_set1_epi32(BIAS); 2]; T];
-            if !MIN {
-                for (i, acc) in acc.iter_mut().enumerate() {
-                    *acc = [_mm512_set1_epi32(*off.add(group * T + i)); 2];
-                }
+        for block in 0..blocks {
+            prefetch::<T, 32>(record, c, block);
+            let mut acc = [[_mm512_setzero_si512(); 2]; T];
+            for (i, acc) in acc.iter_mut().enumerate() {
+                *acc = [_mm512_set1_epi32(*off.add(block * T + i)); 2];
             }
-            for step in 0..steps {
-                let k4 = group * steps + step;
+            for step in 0..STEPS {
+                let k4 = block * STEPS + step;
                 let w0 = _mm512_load_si512(u.add(k4 * PANEL).cast());
                 let w1 = _mm512_load_si512(u.add(k4 * PANEL + 16).cast());
                 for (i, acc) in acc.iter_mut().enumerate() {
@@ -105,20 +78,13 @@ unsafe fn kernel<const T: usize, const GROUP: usize, const MIN: bool>(
                 }
             }
             for half in 0..2 {
-                let a = _mm512_load_ps(tile.a[group].as_ptr().add(16 * half));
+                let a = _mm512_load_ps(tile.a[block].as_ptr().add(16 * half));
                 // M·a is exact, as a has 19 bits at most: so `product` is a·sum, rounded once.
                 let minus = _mm512_mul_ps(a, _mm512_set1_ps(-f32::from_bits(BIAS as u32)));
                 for i in 0..T {
                     let d = _mm512_castsi512_ps(_mm512_set1_epi32(*scales.add(block * T + i)));
                     let product = _mm512_fmadd_ps(_mm512_castsi512_ps(acc[i][half]), a, minus);
                     sums[i][half] = _mm512_fmadd_ps(product, d, sums[i][half]);
-                }
-                if MIN {
-                    let min = _mm512_load_ps(tile.c[block].as_ptr().add(16 * half));
-                    for i in 0..T {
-                        let sum = _mm512_castsi512_ps(_mm512_set1_epi32(*off.add(block * T + i)));
-                        sums[i][half] = _mm512_fmadd_ps(min, sum, sums[i][half]);
-                    }
                 }
             }
         }
