@@ -41,7 +41,11 @@ use self::{
     test::Test,
     text::Plans,
 };
-use crate::{Usage, holding::HoldingArgs, interrupt, terminal};
+use crate::{
+    Usage,
+    holding::{self, HoldingArgs},
+    interrupt, terminal,
+};
 
 /// Arguments of `pumice bench`.
 #[derive(ClapArgs)]
@@ -251,7 +255,7 @@ fn common(model: &Model, cache_type: DType, holding: Holding) -> Record {
         os: machine::system(),
         memory_size: machine::memory(),
         no_mmap: holding.copy,
-        mlock: holding.lock,
+        mlock: holding.lock && !holding::was_refused(),
         type_k: cache_type.name().to_ascii_lowercase(),
         n_batch: pumice_models::llama::LlamaOptions::default().batch,
         ..model.row.clone()

@@ -58,9 +58,16 @@ impl HoldingArgs {
     }
 }
 
+/// Done once the system was seen not to lock a model.
+static TOLD: Once = Once::new();
+
+/// Whether the system refused to lock a model that [`HoldingArgs::open`] or [`note`] met.
+pub fn was_refused() -> bool {
+    TOLD.is_completed()
+}
+
 /// Notes once that the system did not lock a model, where there is a reason why.
 pub fn note(unlocked: Option<&str>) {
-    static TOLD: Once = Once::new();
     if let Some(why) = unlocked {
         TOLD.call_once(|| terminal::note(&not_locked(why, limit())));
     }

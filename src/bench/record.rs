@@ -49,7 +49,7 @@ pub struct Record {
     pub type_k: String,
     /// Whether the weights were read into memory of their own (`--no-mmap`).
     pub no_mmap: bool,
-    /// Whether they were to be locked there (`--mlock`).
+    /// Whether they were locked there (`--mlock`).
     pub mlock: bool,
     /// Rows computed at once in a prompt.
     pub n_batch: usize,
