@@ -9,6 +9,8 @@ pub mod count;
 pub mod cpu;
 pub mod dtype;
 pub mod error;
+#[cfg(feature = "gpu")]
+pub mod gpu;
 pub mod probe;
 pub mod quant;
 pub mod timed;

@@ -1,0 +1,1 @@
+//! Graphics processors through wgpu: Vulkan, Metal, DirectX 12.
