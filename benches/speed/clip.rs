@@ -125,7 +125,7 @@ impl Side for Tower {
     fn run(&mut self) {
         let features = self.clip.encode(&mut self.cpu, &self.pixels);
         self.features.resize(features.rows * features.cols, 0.0);
-        self.cpu.read(&mut self.features, features);
+        self.cpu.read(&mut self.features, features).expect("the CPU is not lost");
     }
 
     fn result(&mut self) -> Vec<f32> {

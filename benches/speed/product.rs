@@ -113,6 +113,6 @@ impl Side for Product {
 /// The numbers of `t`.
 pub fn read(cpu: &mut Cpu, t: Tensor) -> Vec<f32> {
     let mut values = vec![0.0; t.rows * t.cols];
-    cpu.read(&mut values, t);
+    cpu.read(&mut values, t).expect("the CPU is not lost");
     values
 }

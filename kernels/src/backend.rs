@@ -3,14 +3,18 @@
 //! Models are written once against this trait. The CPU computes at once; a GPU records and submits, so nothing but
 //! [`Backend::read`] waits for a result. Every op writes to its first argument. Operands of one op lie in different
 //! buffers, except where an op works in place, which its doc says. A shape error is a bug of the caller and panics with
-//! both shapes; `load` and `alloc` are the only calls that can fail, so memory is planned before the first token.
+//! both shapes. `load`, `alloc` and `read` are the only calls that can fail, so memory is planned before the first token; where a
+//! device is lost or runs out of memory in the middle of an op, that op and all after it do nothing, and the next of these three
+//! says so.
 //!
 //! Ids and positions are columns [n, 1] of I32, a row for each token, so that a part of a batch is a view of them; a
 //! single row [1, n] is taken too.
 //!
 //! Letters: `n` rows (tokens), `k` columns in, `m` columns out, `h` heads, `d` head width, `len` cached positions.
 
-use crate::{Bytes, DType, Result};
+use std::time::Duration;
+
+use crate::{Bytes, DType, Result, count::Op};
 
 /// A handle to rows of a buffer that a backend owns: a matrix, row-major, rows contiguous.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -69,7 +73,20 @@ pub trait Backend: Send {
     fn write(&mut self, dst: Tensor, src: &[u8]);
 
     /// Reads the rows of an F32 tensor. Waits for all ops before it.
-    fn read(&mut self, dst: &mut [f32], src: Tensor);
+    ///
+    /// # Errors
+    /// The device was lost, or ran out of memory, in this call or in an op before it; `dst` then holds nothing that counts.
+    fn read(&mut self, dst: &mut [f32], src: Tensor) -> Result<()>;
+
+    /// What is loaded and allocated from now on belongs to block `index` of the text model, or to none. A backend of several
+    /// devices places it by that; others need not know.
+    fn layer(&mut self, _index: Option<usize>) {}
+
+    /// The time that each call took on the device since the last question, as the device itself measured it; calls that it fused
+    /// into one are told as one of them. `None` where it does not measure. Waits for all ops before it.
+    fn device_times(&mut self) -> Option<Vec<(Op, Duration)>> {
+        None
+    }
 
     /// dst = x·wᵀ + bias. `dst` [n, m] F32, `x` [n, k] F32, `w` [m, k] of any weight type, `bias` [1, m] F32.
     ///
@@ -116,4 +133,10 @@ pub trait Backend: Send {
 
     /// dst = x converted to dst's type. Same shape; `x` F32 (dst F32, F16 or Q8_0), or both of one type.
     fn copy(&mut self, dst: Tensor, x: Tensor);
+
+    /// The k largest of the first `among` elements of every row, largest first, then their columns as numbers: `dst` [n, 2k] F32,
+    /// `x` [n, m] F32, 1 ≤ k ≤ `among` ≤ m < 2^24 (so that a column is exact in f32).
+    ///
+    /// Among equals the lower column comes first; −0 equals 0. What is no number counts as larger than all numbers.
+    fn top_k(&mut self, dst: Tensor, x: Tensor, among: usize);
 }

@@ -4,7 +4,7 @@
 //! on the roofline: a token is bound by bytes, a prompt by operations.
 
 use crate::{Backend, Bytes, DType, Gelu, Result, Tensor};
-use std::{fmt, ops::AddAssign};
+use std::{fmt, ops::AddAssign, time::Duration};
 
 /// The calls of [`Backend`] that do work on a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -22,11 +22,12 @@ pub enum Op {
     Gelu,
     Add,
     Copy,
+    TopK,
 }
 
 impl Op {
     /// All of them, in the order of the trait.
-    pub const ALL: [Op; 12] = [
+    pub const ALL: [Op; 13] = [
         Op::Write,
         Op::Read,
         Op::Matmul,
@@ -39,6 +40,7 @@ impl Op {
         Op::Gelu,
         Op::Add,
         Op::Copy,
+        Op::TopK,
     ];
 
     /// The method's name.
@@ -56,6 +58,7 @@ impl Op {
             Op::Gelu => "gelu",
             Op::Add => "add",
             Op::Copy => "copy",
+            Op::TopK => "top_k",
         }
     }
 }
@@ -127,6 +130,8 @@ pub(crate) fn work(op: Op, operands: &[Tensor], head_dim: usize) -> Work {
         Op::Gelu => Work::call(6 * elements, operands),
         Op::Add => Work::call(elements, operands),
         Op::Copy => Work::call(0, operands),
+        // A comparison each.
+        Op::TopK => Work::call(operands[1].rows * operands[1].cols, operands),
     }
 }
 
@@ -161,8 +166,16 @@ macro_rules! decorate {
                 self.watch(Op::Write, &[dst], 0, |b| b.write(dst, src));
             }
 
-            fn read(&mut self, dst: &mut [f32], src: Tensor) {
-                self.watch(Op::Read, &[src], 0, |b| b.read(dst, src));
+            fn read(&mut self, dst: &mut [f32], src: Tensor) -> Result<()> {
+                self.watch(Op::Read, &[src], 0, |b| b.read(dst, src))
+            }
+
+            fn layer(&mut self, index: Option<usize>) {
+                self.inner.layer(index);
+            }
+
+            fn device_times(&mut self) -> Option<Vec<(Op, Duration)>> {
+                self.inner.device_times()
             }
 
             fn matmul(&mut self, dst: Tensor, x: Tensor, w: Tensor, bias: Option<Tensor>) {
@@ -222,6 +235,10 @@ macro_rules! decorate {
             fn copy(&mut self, dst: Tensor, x: Tensor) {
                 self.watch(Op::Copy, &[dst, x], 0, |b| b.copy(dst, x));
             }
+
+            fn top_k(&mut self, dst: Tensor, x: Tensor, among: usize) {
+                self.watch(Op::TopK, &[dst, x], 0, |b| b.top_k(dst, x, among));
+            }
         }
     };
 }
@@ -278,8 +295,14 @@ impl<B: Backend> Count<B> {
         self.inner
     }
 
-    fn watch(&mut self, op: Op, operands: &[Tensor], head_dim: usize, call: impl FnOnce(&mut B)) {
-        call(&mut self.inner);
+    fn watch<R>(
+        &mut self,
+        op: Op,
+        operands: &[Tensor],
+        head_dim: usize,
+        call: impl FnOnce(&mut B) -> R,
+    ) -> R {
+        let result = call(&mut self.inner);
         let work = work(op, operands, head_dim);
         self.work[op as usize] += work;
         self.streamed += streamed(op, operands);
@@ -288,6 +311,7 @@ impl<B: Backend> Count<B> {
         {
             self.products[i] += work;
         }
+        result
     }
 }
 

@@ -237,9 +237,10 @@ impl Backend for Cpu {
         });
     }
 
-    fn read(&mut self, dst: &mut [f32], src: Tensor) {
+    fn read(&mut self, dst: &mut [f32], src: Tensor) -> Result<()> {
         assert_eq!(dst.len(), src.rows * src.cols, "room for a tensor of {}×{}", src.rows, src.cols);
         dst.copy_from_slice(self.f32(src));
+        Ok(())
     }
 
     fn matmul(&mut self, dst: Tensor, x: Tensor, w: Tensor, bias: Option<Tensor>) {
@@ -475,6 +476,25 @@ impl Backend for Cpu {
             cpu.pool.tiles(bytes, row_bytes, (rows_per_piece(x.cols), row_bytes), &|_, mut tile| {
                 let x = &xs[tile.first_row() * dst.cols..][..tile.rows() * dst.cols];
                 quant::quantize(dst.dtype, dst.cols, x, tile.whole_rows(), None);
+            });
+        });
+    }
+
+    fn top_k(&mut self, dst: Tensor, x: Tensor, among: usize) {
+        let k = dst.cols / 2;
+        shape("top_k: dst", dst, x.rows, 2 * k);
+        assert!(
+            (1..=among).contains(&k) && among <= x.cols && x.cols < 1 << 24,
+            "top_k: {k} of the first {among} of {} columns",
+            x.cols
+        );
+        self.with(dst, &[x], |cpu, dst| {
+            let xs = cpu.f32(x);
+            cpu.pool.tiles(dst, 2 * k, (rows_per_piece(x.cols), 2 * k), &|_, mut tile| {
+                for r in 0..tile.rows() {
+                    let x = &xs[(tile.first_row() + r) * x.cols..][..among];
+                    scalar::top_k(tile.row(r), x);
+                }
             });
         });
     }

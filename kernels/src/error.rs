@@ -20,6 +20,22 @@ pub enum Error {
         /// Element type of the tensor.
         dtype: crate::DType,
     },
+    /// No graphics processor that could compute, or not the one that was asked for.
+    #[error("no GPU to compute on: {what}; `--device cpu` computes on the processor")]
+    NoAdapter {
+        /// What was looked for, and what there is.
+        what: String,
+    },
+    /// The device stopped working: its driver was reset, it was unplugged, or it took too long.
+    #[error(
+        "{device}: lost while computing ({what}); start again, or compute on the processor with `--device cpu`"
+    )]
+    DeviceLost {
+        /// The device's name.
+        device: String,
+        /// What the driver says.
+        what: String,
+    },
     /// A weight's bytes do not have the length that its shape and type ask for.
     #[error("a {rows}×{cols} {dtype} tensor takes {expected} bytes, got {got}")]
     WrongLength {

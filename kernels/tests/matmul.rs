@@ -56,7 +56,7 @@ fn product(
     });
     cpu.matmul(out, xs, w, bias);
     let mut result = vec![0.0; n * m];
-    cpu.read(&mut result, out);
+    cpu.read(&mut result, out).unwrap();
     result
 }
 

@@ -50,6 +50,7 @@ fn ops_do_not_allocate() {
             let (n, k) = (70, 512);
             let mut f32 = |rows, cols| cpu.alloc(rows, cols, DType::F32).unwrap();
             let (x, y, z, row, freqs) = (f32(n, k), f32(n, k), f32(n, k), f32(1, k), f32(1, 32));
+            let top = f32(n, 2 * 40);
             let weights: Vec<Tensor> = DType::ALL
                 .into_iter()
                 .filter(|t| *t != DType::I32)
@@ -78,6 +79,7 @@ fn ops_do_not_allocate() {
                     [Gelu::Erf, Gelu::Quick, Gelu::Tanh].into_iter().for_each(|kind| cpu.gelu(y, kind));
                     cpu.add(y, x);
                     cpu.add(y, row);
+                    cpu.top_k(top.rows(0, rows), x, k - 1);
                 }
             };
             // A job in which all threads take part: starting them allocates.

@@ -78,7 +78,7 @@ fn put_ids(cpu: &mut Cpu, ids: &[i32]) -> Tensor {
 
 fn get(cpu: &mut Cpu, t: Tensor) -> Vec<f32> {
     let mut out = vec![f32::NAN; t.rows * t.cols];
-    cpu.read(&mut out, t);
+    cpu.read(&mut out, t).unwrap();
     out
 }
 

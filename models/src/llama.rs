@@ -200,13 +200,16 @@ impl Llama {
 
     /// Reads the logits of the last forward pass, [rows wanted, vocab], row by row.
     ///
+    /// # Errors
+    /// The device was lost or ran out of memory, here or in the pass.
+    ///
     /// # Panics
     /// Where `dst` has another length, or the last pass made no logits.
-    pub fn logits(&self, b: &mut dyn Backend, dst: &mut [f32]) {
+    pub fn logits(&self, b: &mut dyn Backend, dst: &mut [f32]) -> Result<()> {
         let (rows, vocab) = (self.logit_rows, self.config.vocab);
         assert!(rows > 0, "the last forward pass made no logits");
         assert_eq!(dst.len(), rows * vocab, "logits are [{rows}, {vocab}]");
-        b.read(dst, self.activations.logits.rows(0, rows));
+        Ok(b.read(dst, self.activations.logits.rows(0, rows))?)
     }
 
     /// Writes the embeddings of rows `first..first + n` of `input` to `x`.

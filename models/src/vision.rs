@@ -33,13 +33,16 @@ impl Vision {
     /// The rows that stand for a picture in the text model's input, [image tokens, hidden of the text]. `pixels` is
     /// [3, size, size], normalised, channel by channel.
     ///
+    /// # Errors
+    /// The device was lost or ran out of memory.
+    ///
     /// # Panics
     /// Where `pixels` has another length.
-    pub fn encode(&self, b: &mut dyn Backend, pixels: &[f32]) -> Vec<f32> {
+    pub fn encode(&self, b: &mut dyn Backend, pixels: &[f32]) -> Result<Vec<f32>> {
         let features = self.clip.encode(b, pixels);
         let rows = self.projector.project(b, features);
         let mut out = vec![0.0; rows.rows * rows.cols];
-        b.read(&mut out, rows);
-        out
+        b.read(&mut out, rows)?;
+        Ok(out)
     }
 }

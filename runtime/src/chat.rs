@@ -273,7 +273,7 @@ impl Chat {
         let pixels = preprocess.apply(picture);
         let key = Seen(hash(&pixels));
         if !self.seen.iter().any(|s| s.key == key) {
-            let rows = vision.encode(&mut *self.backend, &pixels);
+            let rows = vision.encode(&mut *self.backend, &pixels)?;
             self.stats.pictures += 1;
             self.stats.picture_tokens += rows.len() / self.llama.config().hidden;
             self.seen.push(Arc::new(Features { key, rows }));

@@ -151,7 +151,7 @@ impl Subject {
         for path in &passage.pictures {
             let (vision, preprocess) = self.eyes.as_ref().ok_or(Error::NoVision)?;
             let pixels = preprocess.apply(&Picture::open(path)?);
-            self.features.push(vision.encode(&mut *self.backend, &pixels));
+            self.features.push(vision.encode(&mut *self.backend, &pixels)?);
         }
         Ok(())
     }
@@ -173,7 +173,7 @@ impl Subject {
         }
         if wanted == Logits::All {
             self.logits.resize(range.len() * self.llama.config().vocab, 0.0);
-            self.llama.logits(&mut *self.backend, &mut self.logits);
+            self.llama.logits(&mut *self.backend, &mut self.logits)?;
         }
         Ok(true)
     }

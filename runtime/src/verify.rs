@@ -93,7 +93,7 @@ pub fn trace(
         let preprocess = Preprocess::from_gguf(file)?;
         let vision = Vision::load(file, backend)?;
         for picture in [drawn(151, 97)?, drawn(90, 160)?] {
-            features.push(vision.encode(backend, &preprocess.apply(&picture)));
+            features.push(vision.encode(backend, &preprocess.apply(&picture))?);
         }
     }
     let mut trace = Trace {
@@ -168,7 +168,7 @@ fn run(
     llama.forward(b, question, pos, Logits::All, &mut go_on)?;
     let vocab = llama.config().vocab;
     let mut all = vec![0.0; question_rows * vocab];
-    llama.logits(b, &mut all);
+    llama.logits(b, &mut all)?;
     let mut logits: Vec<Vec<f32>> = all.chunks(vocab).map(<[f32]>::to_vec).collect();
     let mut fed = Vec::new();
     for step in 0..ANSWER {
@@ -183,7 +183,7 @@ fn run(
                 &mut go_on,
             )?;
             let mut row = vec![0.0; vocab];
-            llama.logits(b, &mut row);
+            llama.logits(b, &mut row)?;
             logits.push(row);
         }
     }

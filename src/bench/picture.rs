@@ -135,7 +135,7 @@ fn count(session: &mut Session, model: &Model, setting: usize, ops: bool) -> any
     let pixels = vec![0.0; 3 * size * size];
     for _ in 0..=usize::from(ops) {
         backend.reset();
-        vision.encode(&mut backend, &pixels);
+        vision.encode(&mut backend, &pixels)?;
     }
     session.work(Test::Image, setting, backend.work());
     if ops {

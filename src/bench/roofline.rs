@@ -104,11 +104,11 @@ impl Shapes {
     }
 
     /// A picture, through tower and projector; nothing where the model does not see.
-    pub fn image(&mut self) -> Need {
-        let Some(vision) = &self.vision else { return Need::default() };
+    pub fn image(&mut self) -> anyhow::Result<Need> {
+        let Some(vision) = &self.vision else { return Ok(Need::default()) };
         self.counter.reset();
-        vision.encode(&mut self.counter, &vec![0.0; vision.config().clip.pixels()]);
-        self.need()
+        vision.encode(&mut self.counter, &vec![0.0; vision.config().clip.pixels()])?;
+        Ok(self.need())
     }
 
     /// What was counted since the reset.
@@ -127,7 +127,7 @@ impl Shapes {
         if row.test.starts_with("load") || row.n_image + positions == 0 {
             return Ok(None);
         }
-        let images = self.image().times(row.n_image);
+        let images = self.image()?.times(row.n_image);
         let words = match (row.n_prompt, row.n_gen) {
             (0, 0) => Need::default(),
             (0, n) if row.n_image == 0 => self.generation(n, row.n_depth)?,
@@ -284,7 +284,7 @@ mod tests {
         // 56 pixels in patches of 14 are 16 and the class row; width 64, MLP 128, three blocks of four; projector 64 → 256 → 256.
         let products =
             2 * (16 * 588 * 64 + 3 * 17 * (4 * 64 * 64 + 2 * 64 * 128) + 16 * (64 * 256 + 256 * 256));
-        let image = shapes(FileType::Q8_0).image();
+        let image = shapes(FileType::Q8_0).image().unwrap();
         assert_eq!(image.int8, 0, "the tower stays in halves");
         assert!(
             (products..products * 11 / 10).contains(&(image.f32 + image.halves)),

@@ -116,7 +116,7 @@ pub fn greedy(
             .forward(b, &[Input::Tokens(&[id as u32])], pos, Logits::Last, &mut |_, _| true)
             .expect("a step");
         pos += 1;
-        llama.logits(b, &mut logits);
+        llama.logits(b, &mut logits).unwrap();
     }
 }
 
@@ -137,9 +137,9 @@ fn compare(golden: &Golden, what: &str, text: &File, vision: &File, (isa, file_t
     let clip = pumice_models::clip::Clip::load(vision, b).expect("a tower");
     let features = clip.encode(b, &pixels);
     let mut found = vec![0.0; features.rows * features.cols];
-    b.read(&mut found, features);
+    b.read(&mut found, features).unwrap();
     check("features", &found);
-    let rows = tower.encode(b, &pixels);
+    let rows = tower.encode(b, &pixels).unwrap();
     check("projected", &rows);
 
     let ids = golden.ids("ids");
@@ -157,7 +157,7 @@ fn compare(golden: &Golden, what: &str, text: &File, vision: &File, (isa, file_t
         let width = llama.config().vocab;
         llama.forward(b, &prompt, 0, Logits::All, &mut |_, _| true).expect("a prompt");
         let mut logits = vec![0.0; n * width];
-        llama.logits(b, &mut logits);
+        llama.logits(b, &mut logits).unwrap();
         let vocab = golden.tensor("logits").len() / n;
         if cache_type == DType::F32 {
             // llava-hf's added rows are no words: only the learned ones are recorded

@@ -53,7 +53,7 @@ fn same_as_llama_cpp(name: &'static str, file_type: FileType) {
             let tokens: Vec<u32> = prompt.iter().map(|&id| id as u32).collect();
             llama.forward(b, &[Input::Tokens(&tokens)], 0, Logits::Last, &mut |_, _| true).expect("a prompt");
             let mut logits = vec![0.0; vocab];
-            llama.logits(b, &mut logits);
+            llama.logits(b, &mut logits).unwrap();
             let found = greedy(&mut llama, b, logits, prompt.len(), vocab, expected.len());
             assert_eq!(found, expected, "{name} {file_type:?} {isa:?}, prompt {prompt:?}");
         }

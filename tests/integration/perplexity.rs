@@ -167,7 +167,7 @@ fn pieces_of_a_long_window_are_the_steps_one_by_one() {
             .forward(b, &[Input::Tokens(&ids[at..=at])], at, Logits::Last, &mut |_, _| true)
             .expect("a step");
         if at >= CTX / 2 {
-            llama.logits(b, &mut logits);
+            llama.logits(b, &mut logits).unwrap();
             let words = &logits[..vocabulary.len().min(logits.len())];
             let sum: f64 = words.iter().map(|l| f64::from(*l).exp()).sum();
             nll.push(sum.ln() - f64::from(logits[ids[at + 1] as usize]));

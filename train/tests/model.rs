@@ -152,8 +152,8 @@ fn runtime(source: &Source, name: &str) -> [Vec<f32>; 3] {
     let tower = pumice_models::clip::Clip::load(&file, b).expect("a tower");
     let features = tower.encode(b, &batch.images);
     let mut read = vec![0.0; features.rows * features.cols];
-    b.read(&mut read, features);
-    let rows = Vision::load(&file, b).expect("a tower").encode(b, &batch.images);
+    b.read(&mut read, features).expect("the CPU is not lost");
+    let rows = Vision::load(&file, b).expect("a tower").encode(b, &batch.images).expect("rows");
     let options = LlamaOptions { ctx: 256, cache_type: DType::F32, batch: 512, logit_rows: batch.t };
     let mut llama = Llama::load(&file, b, &options).expect("a text model");
     let tokens: Vec<u32> = batch.ids.iter().map(|&i| i as u32).collect();
@@ -163,7 +163,7 @@ fn runtime(source: &Source, name: &str) -> [Vec<f32>; 3] {
     llama.forward(b, &input, 0, Logits::All, &mut |_, _| true).expect("a pass");
     let width = llama.config().vocab;
     let mut logits = vec![0.0; batch.t * width];
-    llama.logits(b, &mut logits);
+    llama.logits(b, &mut logits).expect("logits");
     let vocab = recorded(&goldens().join(format!("{name}.safetensors")), "logits").len() / batch.t;
     [read, rows, logits.chunks(width).flat_map(|row| &row[..vocab]).copied().collect()]
 }

@@ -108,7 +108,7 @@ impl Side for Ours {
 
     fn result(&mut self) -> Vec<f32> {
         let mut logits = vec![0.0; self.llama.config().vocab];
-        self.llama.logits(&mut self.cpu, &mut logits);
+        self.llama.logits(&mut self.cpu, &mut logits).expect("logits");
         logits
     }
 }

@@ -49,6 +49,27 @@ pub(super) fn swiglu(gate: &mut [f32], up: &[f32]) {
     }
 }
 
+/// Writes the k largest of `x` to `dst` [2k], largest first and the lower column first among equals, then their columns. What is
+/// no number counts as larger than all numbers.
+pub(super) fn top_k(dst: &mut [f32], x: &[f32]) {
+    let k = dst.len() / 2;
+    let (values, columns) = dst.split_at_mut(k);
+    let larger = |a: f32, b: f32| a > b || (a.is_nan() && !b.is_nan());
+    let mut found = 0;
+    for (column, &v) in x.iter().enumerate() {
+        if found == k && !larger(v, values[k - 1]) {
+            continue;
+        }
+        let mut at = found.min(k - 1);
+        while at > 0 && larger(v, values[at - 1]) {
+            (values[at], columns[at]) = (values[at - 1], columns[at - 1]);
+            at -= 1;
+        }
+        (values[at], columns[at]) = (v, column as f32);
+        found = (found + 1).min(k);
+    }
+}
+
 /// x = gelu(x).
 pub(super) fn gelu(x: &mut [f32], kind: Gelu) {
     for x in x {

@@ -335,3 +335,35 @@ fn shape_bugs_panic_with_both_shapes() {
     });
     assert!(message.contains("read-only"), "{message}");
 }
+
+#[test]
+fn top_k() {
+    each_cpu(|cpu, name| {
+        let mut random = Random(9);
+        for (k, among, cols) in [(1, 1, 1), (1, 700, 1000), (5, 5, 9), (40, 1023, 1025), (64, 5000, 5003)] {
+            // Steps of a quarter: many are equal.
+            let mut x: Vec<f32> = random.vec(3 * cols).iter().map(|x| (4.0 * x).round() / 4.0).collect();
+            x[cols / 2] = f32::NAN;
+            x[cols] = f32::NEG_INFINITY;
+            if among < cols {
+                x[among] = f32::INFINITY;
+            }
+            let xt = put(cpu, 3, cols, &x);
+            let dst = cpu.alloc(3, 2 * k, DType::F32).unwrap();
+            cpu.top_k(dst, xt, among);
+            for (got, x) in get(cpu, dst).chunks(2 * k).zip(x.chunks(cols)) {
+                let mut order: Vec<usize> = (0..among).collect();
+                // A stable sort; −0 is not among the numbers that are unequal.
+                order.sort_by(|&a, &b| {
+                    let nan = x[b].is_nan().cmp(&x[a].is_nan());
+                    nan.then(x[b].partial_cmp(&x[a]).unwrap_or(std::cmp::Ordering::Equal))
+                });
+                let columns: Vec<usize> = got[k..].iter().map(|c| *c as usize).collect();
+                assert_eq!(columns, order[..k], "{name}: {k} of {among} of {cols}");
+                for (value, column) in got.iter().zip(columns) {
+                    assert!(*value == x[column] || value.is_nan() && x[column].is_nan(), "{name}");
+                }
+            }
+        }
+    });
+}

@@ -58,8 +58,10 @@ impl Weights {
         let token_embd = matrix(file, b, names::TOKEN_EMBD, c.vocab, c.hidden)?;
         let mut blocks = Vec::new();
         for i in 0..c.blocks {
+            b.layer(Some(i));
             blocks.push(Block::load(file, c, b, i)?);
         }
+        b.layer(None);
         let output_norm = floats(file, b, names::OUTPUT_NORM, 1, c.hidden)?;
         let output = if c.tied { token_embd } else { matrix(file, b, names::OUTPUT, c.vocab, c.hidden)? };
         let inv_freq = b.alloc(1, c.inv_freq.len(), DType::F32)?;
@@ -99,11 +101,13 @@ impl Cache {
     /// A cache for each block.
     pub(crate) fn alloc(c: &LlamaConfig, o: &LlamaOptions, b: &mut dyn Backend) -> Result<Vec<Self>> {
         let mut cache = Vec::new();
-        for _ in 0..c.blocks {
+        for i in 0..c.blocks {
+            b.layer(Some(i));
             let k = b.alloc(o.ctx, c.kv_width(), o.cache_type)?;
             let v = b.alloc(o.ctx, c.kv_width(), o.cache_type)?;
             cache.push(Self { k, v });
         }
+        b.layer(None);
         Ok(cache)
     }
 }

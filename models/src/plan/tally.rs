@@ -40,7 +40,9 @@ impl Backend for Tally {
     }
 
     fn write(&mut self, _: Tensor, _: &[u8]) {}
-    fn read(&mut self, _: &mut [f32], _: Tensor) {}
+    fn read(&mut self, _: &mut [f32], _: Tensor) -> Result<()> {
+        Ok(())
+    }
     fn matmul(&mut self, _: Tensor, _: Tensor, _: Tensor, _: Option<Tensor>) {}
     fn get_rows(&mut self, _: Tensor, _: Tensor, _: Tensor) {}
     fn rms_norm(&mut self, _: Tensor, _: Tensor, _: Tensor, _: f32) {}
@@ -51,4 +53,5 @@ impl Backend for Tally {
     fn gelu(&mut self, _: Tensor, _: Gelu) {}
     fn add(&mut self, _: Tensor, _: Tensor) {}
     fn copy(&mut self, _: Tensor, _: Tensor) {}
+    fn top_k(&mut self, _: Tensor, _: Tensor, _: usize) {}
 }

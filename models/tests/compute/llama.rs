@@ -37,7 +37,7 @@ fn run(b: &mut Cpu, llama: &mut Llama, input: &[Input<'_>], pos: usize, logits: 
         Logits::All => n,
     };
     let mut out = vec![0.0; rows * llama.config().vocab];
-    llama.logits(b, &mut out);
+    llama.logits(b, &mut out).unwrap();
     out
 }
 
@@ -244,7 +244,7 @@ fn progress_counts_rows_and_stops() {
     assert_eq!(n.unwrap(), 13);
     assert_eq!(seen, [1, 3, 5, 6, 8, 10, 11, 12, 13].map(|done| (done, 13)));
     let mut whole = vec![0.0; 40];
-    llama.logits(&mut b, &mut whole);
+    llama.logits(&mut b, &mut whole).unwrap();
 
     // Stopped within the second batch: five rows are whole, and going on from there gives the same answer.
     let (mut b, mut llama) = open(&file, LlamaOptions { batch: 5, ..options() });

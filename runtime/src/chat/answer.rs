@@ -119,7 +119,7 @@ impl<'a> Answer<'a> {
 
     fn draw(&mut self) -> Result<u32> {
         let Chat { llama, backend, logits, vocabulary, .. } = &mut *self.chat;
-        llama.logits(&mut **backend, logits);
+        llama.logits(&mut **backend, logits)?;
         self.sampler.draw(logits, vocabulary.len(), &self.ids)
     }
 
