@@ -2,16 +2,24 @@
 
 use std::{fmt, ops::Range, sync::Arc};
 
-/// A range of bytes that keeps its owner (a memory map, a `Vec<u8>`) alive.
+/// What holds bytes: a memory map, a `Vec<u8>`.
+pub trait Owner: AsRef<[u8]> + Send + Sync {
+    /// Lets memory go that `range` takes, where its bytes can be had again (pages of a mapped file).
+    fn release(&self, _range: Range<usize>) {}
+}
+
+impl Owner for Vec<u8> {}
+
+/// A range of bytes that keeps its owner alive.
 #[derive(Clone)]
 pub struct Bytes {
-    owner: Arc<dyn AsRef<[u8]> + Send + Sync>,
+    owner: Arc<dyn Owner>,
     range: Range<usize>,
 }
 
 impl Bytes {
     /// All bytes of `owner`.
-    pub fn new(owner: impl AsRef<[u8]> + Send + Sync + 'static) -> Self {
+    pub fn new(owner: impl Owner + 'static) -> Self {
         let len = owner.as_ref().len();
         Self { owner: Arc::new(owner), range: 0..len }
     }
@@ -22,6 +30,11 @@ impl Bytes {
         let end = self.range.start.checked_add(range.end)?;
         (range.start <= range.end && end <= self.range.end)
             .then(|| Self { owner: Arc::clone(&self.owner), range: start..end })
+    }
+
+    /// Says that these bytes will hardly be read again: they lie on a device now. What can be had again lets its memory go.
+    pub fn release(&self) {
+        self.owner.release(self.range.clone());
     }
 }
 

@@ -23,7 +23,7 @@ pub use cores::physical_cores;
 pub use isa::Isa;
 pub use quantize::quantize;
 
-use crate::{Backend, Bytes, DType, Error, Gelu, Result, Tensor, quant};
+use crate::{Backend, Bytes, DType, Error, Gelu, Result, Tensor, quant, shapes};
 use buffer::{Buffer, Data};
 use matmul::Product;
 use pool::Pool;
@@ -165,23 +165,6 @@ fn hold(scratch: &Mutex<Data>) -> MutexGuard<'_, Data> {
     scratch.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Panics unless `t` is [rows, cols].
-#[track_caller]
-fn shape(what: &str, t: Tensor, rows: usize, cols: usize) {
-    assert!(t.rows == rows && t.cols == cols, "{what} is {}×{}, must be {rows}×{cols}", t.rows, t.cols);
-}
-
-/// Panics unless `t` has `n` elements, in a column or in a row.
-#[track_caller]
-fn integers(what: &str, t: Tensor, n: usize) {
-    assert!(
-        t.rows * t.cols == n && (t.rows == 1 || t.cols == 1),
-        "{what} is {}×{}, must be {n}×1",
-        t.rows,
-        t.cols
-    );
-}
-
 /// Rows of `cols` elements that make a piece of work.
 fn rows_per_piece(cols: usize) -> usize {
     (GRAIN / cols.max(1)).max(1)
@@ -244,11 +227,7 @@ impl Backend for Cpu {
     }
 
     fn matmul(&mut self, dst: Tensor, x: Tensor, w: Tensor, bias: Option<Tensor>) {
-        assert_eq!(x.cols, w.cols, "matmul: x is {}×{}, w is {}×{}", x.rows, x.cols, w.rows, w.cols);
-        shape("matmul: dst", dst, x.rows, w.rows);
-        if let Some(bias) = bias {
-            shape("matmul: bias", bias, 1, w.rows);
-        }
+        shapes::matmul(dst, x, w, bias);
         self.with(dst, &[x, w, bias.unwrap_or(x)], |cpu, dst| {
             // Out of its slot meanwhile, as the destination is.
             let mut scratch = std::mem::take(&mut cpu.products);
@@ -268,17 +247,13 @@ impl Backend for Cpu {
     }
 
     fn get_rows(&mut self, dst: Tensor, table: Tensor, ids: Tensor) {
-        integers("get_rows: ids", ids, dst.rows);
-        shape("get_rows: dst", dst, dst.rows, table.cols);
+        shapes::get_rows(dst, table, ids);
         self.with(dst, &[table, ids], |cpu, dst| {
             let (bytes, ids) = (cpu.bytes(table), cpu.i32(ids));
             let row_bytes = cpu.buffers[table.buffer as usize].row_bytes;
             cpu.pool.tiles(dst, table.cols, (rows_per_piece(table.cols), table.cols), &|_, mut tile| {
                 for r in 0..tile.rows() {
-                    let id = ids[tile.first_row() + r];
-                    let row = usize::try_from(id).ok().filter(|id| *id < table.rows);
-                    let row =
-                        row.unwrap_or_else(|| panic!("get_rows: id {id} in a table of {} rows", table.rows));
+                    let row = shapes::row(ids[tile.first_row() + r], table);
                     quant::dequantize(table.dtype, &bytes[row * row_bytes..][..row_bytes], tile.row(r));
                 }
             });
@@ -286,8 +261,7 @@ impl Backend for Cpu {
     }
 
     fn rms_norm(&mut self, dst: Tensor, x: Tensor, weight: Tensor, eps: f32) {
-        shape("rms_norm: dst", dst, x.rows, x.cols);
-        shape("rms_norm: weight", weight, 1, x.cols);
+        shapes::rms_norm(dst, x, weight);
         self.with(dst, &[x, weight], |cpu, dst| {
             let (k, isa, xs, weight) = (x.cols, cpu.isa, cpu.f32(x), cpu.f32(weight));
             cpu.pool.tiles(dst, k, (rows_per_piece(k), k), &|_, mut tile| {
@@ -298,9 +272,7 @@ impl Backend for Cpu {
     }
 
     fn layer_norm(&mut self, dst: Tensor, x: Tensor, weight: Tensor, bias: Tensor, eps: f32) {
-        shape("layer_norm: dst", dst, x.rows, x.cols);
-        shape("layer_norm: weight", weight, 1, x.cols);
-        shape("layer_norm: bias", bias, 1, x.cols);
+        shapes::layer_norm(dst, x, weight, bias);
         self.with(dst, &[x, weight, bias], |cpu, dst| {
             let (k, isa) = (x.cols, cpu.isa);
             let (xs, weight, bias) = (cpu.f32(x), cpu.f32(weight), cpu.f32(bias));
@@ -312,14 +284,8 @@ impl Backend for Cpu {
     }
 
     fn rope(&mut self, x: Tensor, positions: Tensor, inv_freq: Tensor, head_dim: usize) {
-        integers("rope: positions", positions, x.rows);
+        shapes::rope(x, positions, inv_freq, head_dim);
         let pairs = inv_freq.cols;
-        shape("rope: inv_freq", inv_freq, 1, pairs);
-        assert!(
-            x.cols.is_multiple_of(head_dim) && 2 * pairs <= head_dim,
-            "rope: {} columns in heads of {head_dim}, of which {pairs} pairs turn",
-            x.cols
-        );
         self.with(x, &[positions, inv_freq], |cpu, xs| {
             let mut turns = std::mem::take(&mut cpu.turns);
             turns.clear();
@@ -355,23 +321,7 @@ impl Backend for Cpu {
         positions: Option<Tensor>,
         head_dim: usize,
     ) {
-        shape("attention: dst", dst, q.rows, q.cols);
-        shape("attention: v", v, k.rows, k.cols);
-        assert_eq!(k.dtype, v.dtype, "attention: the types of k and v");
-        assert!(
-            (1..=MAX_HEAD_DIM).contains(&head_dim)
-                && q.cols.is_multiple_of(head_dim)
-                && k.cols.is_multiple_of(head_dim)
-                && (q.cols / head_dim).is_multiple_of((k.cols / head_dim).max(1)),
-            "attention: heads of {head_dim} (at most {MAX_HEAD_DIM}), q is {}×{}, k is {}×{}",
-            q.rows,
-            q.cols,
-            k.rows,
-            k.cols
-        );
-        if let Some(positions) = positions {
-            integers("attention: positions", positions, q.rows);
-        }
+        shapes::attention(dst, q, k, v, positions, head_dim, MAX_HEAD_DIM);
         let group = q.cols / k.cols.max(1);
         self.with(dst, &[q, k, v, positions.unwrap_or(q)], |cpu, dst| {
             let (qs, positions) = (cpu.f32(q), positions.map(|p| cpu.i32(p)));
@@ -383,10 +333,7 @@ impl Backend for Cpu {
             };
             let keys = |row: usize| match positions {
                 None => k.rows,
-                Some(p) => usize::try_from(p[row])
-                    .ok()
-                    .filter(|at| *at < k.rows)
-                    .map_or_else(|| panic!("attention: position {} of {} keys", p[row], k.rows), |at| at + 1),
+                Some(p) => shapes::seen(p[row], k),
             };
             if q.rows <= FEW_ROWS {
                 // Side by side as many as a thread can have, so that it reads long stretches of the cache.
@@ -427,7 +374,7 @@ impl Backend for Cpu {
     }
 
     fn swiglu(&mut self, gate: Tensor, up: Tensor) {
-        shape("swiglu: up", up, gate.rows, gate.cols);
+        shapes::swiglu(gate, up);
         self.with(gate, &[up], |cpu, gate| {
             let (isa, up, len) = (cpu.isa, cpu.f32(up), gate.len());
             cpu.pool.tiles(gate, len, (1, GRAIN), &|_, mut tile| {
@@ -445,8 +392,7 @@ impl Backend for Cpu {
     }
 
     fn add(&mut self, dst: Tensor, x: Tensor) {
-        // One row is added to every row of dst.
-        shape("add: x", x, if x.rows == 1 { 1 } else { dst.rows }, dst.cols);
+        shapes::add(dst, x);
         self.with(dst, &[x], |cpu, dst| {
             let (isa, k, once, x) = (cpu.isa, x.cols, x.rows == 1, cpu.f32(x));
             cpu.pool.tiles(dst, k, (rows_per_piece(k), k), &|_, mut tile| {
@@ -459,14 +405,7 @@ impl Backend for Cpu {
     }
 
     fn copy(&mut self, dst: Tensor, x: Tensor) {
-        shape("copy: x", x, dst.rows, dst.cols);
-        assert!(
-            x.dtype == dst.dtype || x.dtype == DType::F32 && dst.dtype != DType::I32,
-            "copy: {} to {}",
-            x.dtype,
-            dst.dtype
-        );
-        assert_ne!(dst.buffer, x.buffer, "copy within one buffer, {x:?} to {dst:?}");
+        shapes::copy(dst, x);
         let row_bytes = self.buffers[dst.buffer as usize].row_bytes;
         self.with_bytes(dst, |cpu, bytes| {
             if x.dtype == dst.dtype {
@@ -482,12 +421,7 @@ impl Backend for Cpu {
 
     fn top_k(&mut self, dst: Tensor, x: Tensor, among: usize) {
         let k = dst.cols / 2;
-        shape("top_k: dst", dst, x.rows, 2 * k);
-        assert!(
-            (1..=among).contains(&k) && among <= x.cols && x.cols < 1 << 24,
-            "top_k: {k} of the first {among} of {} columns",
-            x.cols
-        );
+        shapes::top_k(dst, x, among);
         self.with(dst, &[x], |cpu, dst| {
             let xs = cpu.f32(x);
             cpu.pool.tiles(dst, 2 * k, (rows_per_piece(x.cols), 2 * k), &|_, mut tile| {

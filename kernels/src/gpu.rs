@@ -1,1 +1,255 @@
 //! Graphics processors through wgpu: Vulkan, Metal, DirectX 12.
+//!
+//! An op is checked, as on the CPU, and recorded. What is recorded goes to the device at once: when the host reads, when
+//! enough has come together that the device should not wait for more, or when the host writes what recorded ops still
+//! have to see. On the way steps are fused (`fuse.rs`) and become dispatches; bind groups and pipelines are made once.
+//!
+//! Failures of a device surface at `load`, `alloc` and `read`; until then ops do nothing.
+
+mod adapter;
+mod backend;
+mod buffers;
+mod device;
+mod dispatch;
+mod pipeline_cache;
+mod planes;
+mod rows;
+mod shader;
+mod step;
+mod times;
+mod turns;
+mod upload;
+
+use std::path::PathBuf;
+
+pub use adapter::{AdapterInfo, Kind, adapters};
+use buffers::{Buffers, STORAGE, Stored, row_words};
+use device::Device;
+use dispatch::{Dispatch, Encoder, MOST_DISPATCHES};
+use pipeline_cache::OnDisk;
+use step::Step;
+use turns::Turns;
+use wgpu::{Buffer, BufferUsages, MapMode};
+
+use crate::{DType, Error, Result, Tensor};
+
+/// How a device is opened.
+#[derive(Debug, Clone, Default)]
+pub struct GpuOptions {
+    /// Which adapter, as [`adapters`] counts them; `None`: the best.
+    pub adapter: Option<usize>,
+    /// The folder in which compiled shaders are kept; `None`: they are not.
+    pub pipeline_cache: Option<PathBuf>,
+    /// What of the adapter may be used.
+    pub allow: Allow,
+    /// Bytes of memory that may be taken; `None`: what the device grants.
+    pub memory: Option<u64>,
+    /// Whether each op is timed on the device ([`Backend::device_times`]); it then waits after each submission.
+    pub times: bool,
+}
+
+/// What of an adapter may be used: everything, but for tests and for drivers with faults.
+#[derive(Debug, Clone)]
+pub struct Allow {
+    /// Exchange of numbers within a subgroup.
+    pub subgroups: bool,
+    /// Products of small matrices in one step.
+    pub cooperative_matrix: bool,
+    /// Fusing of ops.
+    pub fusing: bool,
+    /// Bytes of a binding at most.
+    pub binding: Option<u64>,
+    /// Bytes of workgroup memory at most.
+    pub workgroup_bytes: Option<u32>,
+}
+
+impl Default for Allow {
+    fn default() -> Self {
+        Self { subgroups: true, cooperative_matrix: true, fusing: true, binding: None, workgroup_bytes: None }
+    }
+}
+
+/// Operations after which what is recorded is submitted: a tenth of a second of a slow device, so that systems do not take it
+/// for hung (Windows waits two), and that whoever waits sees progress.
+const SUBMIT_FLOPS: u64 = 100_000_000_000;
+
+/// A device of an adapter.
+pub struct Gpu {
+    device: Device,
+    buffers: Buffers,
+    encoder: Encoder,
+    steps: Vec<Step>,
+    /// Operations of the steps recorded.
+    flops: u64,
+    turns: Turns,
+    /// What is read passes through it.
+    readback: Option<Buffer>,
+    fusing: bool,
+}
+
+impl Gpu {
+    /// Opens an adapter.
+    ///
+    /// # Errors
+    /// There is none of that number, or its driver refuses.
+    pub fn new(options: &GpuOptions) -> Result<Self> {
+        let mut device = Device::open(options)?;
+        let cache = options.pipeline_cache.as_ref().and_then(|folder| OnDisk::open(&device, folder));
+        let encoder = Encoder::new(&mut device, cache)
+            .ok_or_else(|| Error::NoAdapter { what: format!("{} has no memory left", device.name()) })?;
+        Ok(Self {
+            device,
+            buffers: Buffers::default(),
+            encoder,
+            steps: Vec::new(),
+            flops: 0,
+            turns: Turns::default(),
+            readback: None,
+            fusing: options.allow.fusing,
+        })
+    }
+
+    /// The adapter.
+    pub fn info(&self) -> &AdapterInfo {
+        &self.device.info
+    }
+
+    /// Whether `bytes` more would be granted: asks for them, and lets them go again.
+    pub fn fits(&mut self, bytes: u64) -> bool {
+        self.device.fits(bytes)
+    }
+
+    /// Ends the device, as a fault or a pulled plug would: for tests of what goes on then.
+    pub fn lose(&self) {
+        self.device.device.destroy();
+        self.device.wait();
+    }
+
+    fn out_of_memory(&self, bytes: usize, rows: usize, cols: usize, dtype: DType) -> Error {
+        Error::OutOfMemory { device: self.device.name(), bytes, rows, cols, dtype }
+    }
+
+    /// Enters a tensor whose parts are known, or will be (weights).
+    fn push(&mut self, stored: Stored, rows: usize, cols: usize, dtype: DType) -> Tensor {
+        let buffer = self.buffers.tensors.len() as u32;
+        self.buffers.tensors.push(stored);
+        Tensor { buffer, first: 0, rows, cols, dtype }
+    }
+
+    /// Records `step`, which does `flops` operations.
+    fn record(&mut self, step: Step) {
+        if self.device.failed() {
+            return;
+        }
+        // A copy that the host kept is no longer true.
+        let written = step.written();
+        self.buffers.tensors[written.buffer as usize].host = None;
+        self.flops += step.flops();
+        self.steps.push(step);
+        // A step is a few dispatches at most where its operands lie in one part each.
+        if self.flops >= SUBMIT_FLOPS || self.steps.len() >= MOST_DISPATCHES / 2 {
+            self.flush();
+        }
+    }
+
+    /// Submits what is recorded.
+    fn flush(&mut self) {
+        self.flush_then(|_, _| {});
+    }
+
+    /// Submits what is recorded and, in the same command buffer, what `tail` adds.
+    fn flush_then(&mut self, tail: impl FnOnce(&Buffers, &mut wgpu::CommandEncoder)) {
+        self.seal();
+        let steps = std::mem::take(&mut self.steps);
+        self.flops = 0;
+        if self.device.failed() {
+            return;
+        }
+        let mut dispatches = Vec::new();
+        for step in steps {
+            self.dispatches(step, &mut dispatches);
+        }
+        let mut chunks = dispatches.chunks(MOST_DISPATCHES).peekable();
+        let mut tail = Some(tail);
+        loop {
+            let chunk = chunks.next().unwrap_or(&[]);
+            let last = chunks.peek().is_none();
+            let tail = if last { tail.take() } else { None };
+            let buffers = &self.buffers;
+            self.encoder.submit(&self.device, &buffers.slots, chunk, |encoder| {
+                if let Some(tail) = tail {
+                    tail(buffers, encoder);
+                }
+            });
+            if last {
+                return;
+            }
+        }
+    }
+
+    /// What `step` is on the device.
+    fn dispatches(&mut self, step: Step, out: &mut Vec<Dispatch>) {
+        let b = &self.buffers;
+        match step {
+            Step::RmsNorm { dst, x, weight, eps } => rows::rms_norm(b, out, dst, x, weight, eps),
+            Step::LayerNorm { dst, x, weight, bias, eps } => {
+                rows::layer_norm(b, out, dst, x, weight, bias, eps);
+            }
+            Step::Rope { x, turns, head_dim } => rows::rope(b, out, x, turns, head_dim),
+            Step::SwiGlu { gate, up } => rows::swiglu(b, out, gate, up),
+            Step::Gelu { x, kind } => rows::gelu(b, out, x, kind),
+            Step::Add { dst, x } => rows::add(b, out, dst, x),
+            Step::Copy { dst, x } => rows::copy(b, out, dst, x),
+            other => panic!("{other:?} is not on the device yet"),
+        }
+    }
+
+    /// Room of `bytes` for what is read; false where there is no memory.
+    fn make_room(&mut self, bytes: u64) -> bool {
+        if self.readback.as_ref().is_some_and(|b| b.size() >= bytes) {
+            return true;
+        }
+        if let Some(small) = self.readback.take() {
+            self.device.free(&small);
+        }
+        self.readback = self.device.buffer("read", bytes, BufferUsages::MAP_READ | BufferUsages::COPY_DST);
+        self.readback.is_some()
+    }
+
+    /// Submits what is recorded and reads the words of `t`, which has no planes.
+    fn words(&mut self, t: Tensor, take: &mut dyn FnMut(&[u8])) -> Result<()> {
+        let row = 4 * row_words(t.dtype, t.cols) as u64;
+        let bytes = row * t.rows as u64;
+        self.device.check()?;
+        if bytes == 0 {
+            return Ok(());
+        }
+        if !self.make_room(bytes) {
+            return Err(self.out_of_memory(bytes as usize, t.rows, t.cols, t.dtype));
+        }
+        let Some(readback) = self.readback.clone() else { return Ok(()) };
+        self.flush_then(|buffers, encoder| {
+            for place in buffers.places(t) {
+                let (from, to) = (4 * u64::from(place.at), row * place.from as u64);
+                let part = buffers.slots.get(place.buffer);
+                encoder.copy_buffer_to_buffer(part, from, &readback, to, row * place.rows as u64);
+            }
+        });
+        self.device.check()?;
+        let slice = readback.slice(..bytes);
+        slice.map_async(MapMode::Read, |_| {});
+        self.device.wait();
+        self.device.check()?;
+        match slice.get_mapped_range() {
+            Ok(view) => take(&view),
+            Err(error) => self.device.lose(error.to_string()),
+        }
+        readback.unmap();
+        self.device.check()
+    }
+
+    /// Whether recorded steps have to see `t` as it is.
+    fn awaits(&self, t: Tensor) -> bool {
+        self.steps.iter().any(|step| step.operands().iter().any(|o| o.buffer == t.buffer))
+    }
+}

@@ -13,6 +13,7 @@ pub mod error;
 pub mod gpu;
 pub mod probe;
 pub mod quant;
+mod shapes;
 pub mod timed;
 
 pub use backend::{Backend, Gelu, Tensor};

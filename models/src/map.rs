@@ -7,7 +7,7 @@
 
 use std::{fs, io, path::Path};
 
-use pumice_kernels::Bytes;
+use pumice_kernels::{Bytes, bytes::Owner};
 
 use crate::{Error, Result};
 
@@ -65,7 +65,42 @@ pub(crate) fn hold(path: &Path, holding: Holding) -> Result<Held> {
         map.map_err(|e| Error::io(path, "map into memory", e))?
     };
     let unlocked = if holding.lock { lock(&map).err().map(|e| e.to_string()) } else { None };
-    Ok(Held { bytes: Bytes::new(map), unlocked })
+    let shared = !holding.copy && !holding.lock;
+    Ok(Held { bytes: Bytes::new(Map { map, shared }), unlocked })
+}
+
+/// A file's bytes in memory.
+struct Map {
+    map: memmap2::Mmap,
+    /// Whether the pages are the file's own, so that they can go and come again.
+    shared: bool,
+}
+
+impl AsRef<[u8]> for Map {
+    fn as_ref(&self) -> &[u8] {
+        &self.map
+    }
+}
+
+impl Owner for Map {
+    fn release(&self, range: std::ops::Range<usize>) {
+        #[cfg(unix)]
+        if self.shared {
+            // Whole pages of 64 kB, the largest there are: what lies beside the range stays.
+            const PAGE: usize = 1 << 16;
+            let (start, end) = (range.start.next_multiple_of(PAGE), range.end / PAGE * PAGE);
+            if start < end {
+                #[allow(unsafe_code, reason = "the advice that forgets pages is marked unsafe")]
+                // SAFETY: the map is of a file and read-only, so that pages which go are read again from the file, with the same
+                // bytes; nothing was written to them that could be lost. A refusal changes nothing.
+                let _ = unsafe {
+                    self.map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, start, end - start)
+                };
+            }
+        }
+        #[cfg(not(unix))]
+        let _ = (range, self.shared);
+    }
 }
 
 /// Reads the `len` bytes of `file` into pages of their own.
