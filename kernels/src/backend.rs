@@ -12,6 +12,8 @@
 //!
 //! Letters: `n` rows (tokens), `k` columns in, `m` columns out, `h` heads, `d` head width, `len` cached positions.
 
+mod boxed;
+
 use std::time::Duration;
 
 use crate::{Bytes, DType, Result, count::Op};
@@ -72,7 +74,7 @@ pub trait Backend: Send {
     /// Writes `src`, the bytes of `dst`'s rows in `dst`'s type, little-endian.
     fn write(&mut self, dst: Tensor, src: &[u8]);
 
-    /// Reads the rows of an F32 tensor. Waits for all ops before it.
+    /// Reads the rows of a tensor of F32, or of a cache of F16 or Q8_0, dequantized. Waits for all ops before it.
     ///
     /// # Errors
     /// The device was lost, or ran out of memory, in this call or in an op before it; `dst` then holds nothing that counts.

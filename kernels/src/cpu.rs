@@ -222,7 +222,11 @@ impl Backend for Cpu {
 
     fn read(&mut self, dst: &mut [f32], src: Tensor) -> Result<()> {
         assert_eq!(dst.len(), src.rows * src.cols, "room for a tensor of {}×{}", src.rows, src.cols);
-        dst.copy_from_slice(self.f32(src));
+        match src.dtype {
+            DType::F32 => dst.copy_from_slice(self.f32(src)),
+            DType::F16 | DType::Q8_0 => quant::dequantize(src.dtype, self.bytes(src), dst),
+            other => panic!("read: a tensor of {}×{} {other}", src.rows, src.cols),
+        }
         Ok(())
     }
 

@@ -5,6 +5,7 @@
 
 pub mod backend;
 pub mod bytes;
+pub mod checked;
 pub mod count;
 pub mod cpu;
 pub mod dtype;
@@ -13,15 +14,19 @@ pub mod error;
 pub mod gpu;
 pub mod probe;
 pub mod quant;
+mod relay;
 mod shapes;
+pub mod split;
 pub mod timed;
 
 pub use backend::{Backend, Gelu, Tensor};
 pub use bytes::Bytes;
+pub use checked::Checked;
 pub use count::Count;
 pub use cpu::{Cpu, CpuOptions, Isa};
 pub use dtype::DType;
 pub use error::Error;
+pub use split::{Share, Split};
 pub use timed::Timed;
 
 /// The result of the calls that can fail because of memory or a device.
