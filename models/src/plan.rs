@@ -6,11 +6,13 @@
 //! that were found to fit by planning with them; a program may let a person insist.
 
 mod free;
+mod place;
 mod tally;
 
 use pumice_kernels::DType;
 
 pub use free::free_memory;
+pub use place::{Host, Placed};
 pub use tally::Tally;
 
 use crate::{
@@ -41,6 +43,12 @@ pub struct Plan {
     pub vision_scratch: u64,
     /// Positions in the cache.
     pub ctx: usize,
+    /// Of the text model's weights those of each layer.
+    pub layers: Vec<u64>,
+    /// The embedding table.
+    table: u64,
+    /// Norm and matrix of the output.
+    output: u64,
     config: LlamaConfig,
     options: LlamaOptions,
     image_tokens: usize,
@@ -62,6 +70,9 @@ impl Plan {
             scratch: 0,
             vision_scratch: 0,
             ctx: 0,
+            layers: tally.layers,
+            table: tally.table,
+            output: tally.output,
             options: *options,
             config,
             image_tokens: 0,

@@ -11,6 +11,13 @@ pub struct Tally {
     pub loaded: u64,
     /// By `alloc`.
     pub allocated: u64,
+    /// Of both, what belongs to each layer of the text model.
+    pub layers: Vec<u64>,
+    /// Loaded before the first layer: the embedding table.
+    pub table: u64,
+    /// Loaded after it, and of no layer: norm and matrix of the output.
+    pub output: u64,
+    layer: Option<usize>,
 }
 
 impl Tally {
@@ -19,6 +26,12 @@ impl Tally {
         let row = dtype.row_bytes(cols).ok_or(Error::RaggedBlock { cols, len: dtype.block_len(), dtype })?;
         let bytes = (row as u64).saturating_mul(rows as u64);
         Ok((Tensor { buffer: 0, first: 0, rows, cols, dtype }, bytes))
+    }
+
+    /// Adds to the present layer, if there is one.
+    fn add_to_layer(&mut self, bytes: u64) -> bool {
+        let layer = self.layer.map(|i| &mut self.layers[i]);
+        layer.map(|sum| *sum = sum.saturating_add(bytes)).is_some()
     }
 }
 
@@ -30,13 +43,24 @@ impl Backend for Tally {
     fn load(&mut self, _: Bytes, rows: usize, cols: usize, dtype: DType) -> Result<Tensor> {
         let (tensor, bytes) = Self::tensor(rows, cols, dtype)?;
         self.loaded = self.loaded.saturating_add(bytes);
+        if !self.add_to_layer(bytes) {
+            let sum = if self.layers.is_empty() { &mut self.table } else { &mut self.output };
+            *sum = sum.saturating_add(bytes);
+        }
         Ok(tensor)
     }
 
     fn alloc(&mut self, rows: usize, cols: usize, dtype: DType) -> Result<Tensor> {
         let (tensor, bytes) = Self::tensor(rows, cols, dtype)?;
         self.allocated = self.allocated.saturating_add(bytes);
+        self.add_to_layer(bytes);
         Ok(tensor)
+    }
+
+    fn layer(&mut self, index: Option<usize>) {
+        let layers = index.map_or(0, |i| i + 1).max(self.layers.len());
+        self.layers.resize(layers, 0);
+        self.layer = index;
     }
 
     fn write(&mut self, _: Tensor, _: &[u8]) {}

@@ -7,4 +7,5 @@ mod config;
 mod llama;
 mod naive;
 mod plan;
+mod split;
 mod tiny;
