@@ -161,6 +161,8 @@ impl Guarded {
 }
 
 #[cfg(unix)]
+impl pumice_kernels::bytes::Owner for Guarded {}
+
 impl AsRef<[u8]> for Guarded {
     fn as_ref(&self) -> &[u8] {
         // SAFETY: written by `new`, alive until dropped.

@@ -249,6 +249,7 @@ fn aligned(bytes: Bytes) -> Bytes {
             bytemuck::cast_slice(&self.0)
         }
     }
+    impl pumice_kernels::bytes::Owner for Words {}
     let len = bytes.len();
     if bytes.as_ptr().addr().is_multiple_of(align_of::<u128>()) {
         return bytes;
