@@ -13,6 +13,7 @@ mod write;
 use std::{
     collections::HashMap,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use pumice_kernels::Bytes;
@@ -34,15 +35,15 @@ const DEFAULT_ALIGNMENT: usize = 32;
 /// How deep arrays may nest. Nothing known nests more than twice; the bound keeps recursion off a hostile file's hands.
 const MAX_DEPTH: usize = 8;
 
-/// An open GGUF file, all shards of it.
-#[derive(Debug)]
+/// An open GGUF file, all shards of it. A clone is the same file, still mapped once.
+#[derive(Debug, Clone)]
 pub struct File {
     path: PathBuf,
-    parts: Vec<Part>,
-    keys: Vec<(String, Value)>,
-    key_index: HashMap<String, usize>,
-    tensors: Vec<TensorInfo>,
-    tensor_index: HashMap<String, usize>,
+    parts: Arc<Vec<Part>>,
+    keys: Arc<Vec<(String, Value)>>,
+    key_index: Arc<HashMap<String, usize>>,
+    tensors: Arc<Vec<TensorInfo>>,
+    tensor_index: Arc<HashMap<String, usize>>,
     unlocked: Option<String>,
 }
 
@@ -172,33 +173,35 @@ impl File {
 
     /// One file of its parts: the keys are those of the first, the tensors those of all.
     fn assemble(path: &Path, parts: Vec<(PathBuf, Bytes, read::Part)>) -> Result<Self> {
-        let mut file = Self {
-            path: path.into(),
-            parts: Vec::new(),
-            keys: Vec::new(),
-            key_index: HashMap::new(),
-            tensors: Vec::new(),
-            tensor_index: HashMap::new(),
-            unlocked: None,
-        };
+        let (mut keys, mut key_index) = (Vec::new(), HashMap::new());
+        let (mut tensors, mut tensor_index) = (Vec::new(), HashMap::new());
+        let mut shards = Vec::new();
         for (i, (path, data, head)) in parts.into_iter().enumerate() {
             if i == 0 {
-                file.key_index = head.keys.iter().enumerate().map(|(i, (k, _))| (k.clone(), i)).collect();
-                file.keys = head.keys;
+                key_index = head.keys.iter().enumerate().map(|(i, (k, _))| (k.clone(), i)).collect();
+                keys = head.keys;
             }
             for t in head.tensors {
-                if file.tensor_index.insert(t.name.clone(), file.tensors.len()).is_some() {
+                if tensor_index.insert(t.name.clone(), tensors.len()).is_some() {
                     return Err(Error::tensor(
                         &path,
                         &t.name,
                         "stands in an earlier part too; fetch the parts again",
                     ));
                 }
-                file.tensors.push(t);
+                tensors.push(t);
             }
-            file.parts.push(Part { path, data });
+            shards.push(Part { path, data });
         }
-        Ok(file)
+        Ok(Self {
+            path: path.into(),
+            parts: Arc::new(shards),
+            keys: Arc::new(keys),
+            key_index: Arc::new(key_index),
+            tensors: Arc::new(tensors),
+            tensor_index: Arc::new(tensor_index),
+            unlocked: None,
+        })
     }
 
     /// The path that was opened.

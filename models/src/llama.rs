@@ -58,6 +58,10 @@ pub enum Logits {
     All,
 }
 
+/// How many of the likeliest tokens [`Llama::top`] can tell at most: llama.cpp's top-k of 40 and some more. They are half a kilobyte
+/// to read back, where all logits are 128 kB.
+pub const TOP: usize = 64;
+
 /// A text model on a backend, with its cache and its activations.
 #[derive(Debug)]
 pub struct Llama {
@@ -210,6 +214,30 @@ impl Llama {
         assert!(rows > 0, "the last forward pass made no logits");
         assert_eq!(dst.len(), rows * vocab, "logits are [{rows}, {vocab}]");
         Ok(b.read(dst, self.activations.logits.rows(0, rows))?)
+    }
+
+    /// The `k` tokens with the largest logits of the last row of the last forward pass, among ids below `among`, as (logit, id):
+    /// largest first, the lower id first among equals; what is no number counts as larger than all. `None` where so many cannot be
+    /// told: `k` is at most [`TOP`], and tables smaller than that are read whole.
+    ///
+    /// # Errors
+    /// The device was lost or ran out of memory, here or in the pass.
+    ///
+    /// # Panics
+    /// Where the last pass made no logits.
+    pub fn top(&self, b: &mut dyn Backend, k: usize, among: usize) -> Result<Option<Vec<(f32, u32)>>> {
+        assert!(self.logit_rows > 0, "the last forward pass made no logits");
+        let (top, logits) = (self.activations.top, self.activations.logits);
+        let width = top.cols / 2;
+        if k > width || among < width {
+            return Ok(None);
+        }
+        b.top_k(top, logits.rows(self.logit_rows - 1, 1), among);
+        let mut pairs = [0.0; 2 * TOP];
+        let pairs = &mut pairs[..top.cols];
+        b.read(pairs, top)?;
+        let (values, ids) = pairs.split_at(width);
+        Ok(Some(values.iter().zip(ids).take(k).map(|(&logit, &id)| (logit, id as u32)).collect()))
     }
 
     /// Writes the embeddings of rows `first..first + n` of `input` to `x`.

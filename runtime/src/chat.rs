@@ -7,6 +7,7 @@
 
 mod answer;
 mod cache;
+mod models;
 mod stats;
 
 use std::{
@@ -18,12 +19,11 @@ use std::{
     time::Instant,
 };
 
-use pumice_kernels::{Backend, DType};
+use pumice_kernels::DType;
 use pumice_models::{
     gguf::{File, Holding},
-    llama::{Input, Llama, LlamaOptions, Logits},
+    llama::{Input, LlamaOptions},
     plan::Plan,
-    vision::Vision,
 };
 
 use crate::{
@@ -35,6 +35,8 @@ use crate::{
 };
 pub use answer::{Answer, Finish};
 use cache::{Run, Slot};
+pub use models::{Devices, Failure, Fallback};
+use models::{Models, Needs};
 pub use stats::Stats;
 
 /// How a model is opened and asked.
@@ -110,19 +112,15 @@ struct Exchange {
 
 /// A model in conversation.
 pub struct Chat {
-    backend: Box<dyn Backend>,
-    llama: Llama,
-    eyes: Option<(Vision, Preprocess)>,
+    models: Models,
+    /// How pixels are made for the tower, where there is one.
+    preprocess: Option<Preprocess>,
     vocabulary: Vocabulary,
     format: Format,
     /// What was said, oldest first; only the last one may lack its answer.
     exchanges: Vec<Exchange>,
     /// Oldest first.
     seen: Vec<Arc<Features>>,
-    /// What stands at each position of the KV cache.
-    held: Vec<Slot>,
-    /// Logits of the last position, [rows of the output matrix].
-    logits: Vec<f32>,
     /// Answers begun; each draws from a sequence of its own.
     answers: u64,
     options: Options,
@@ -154,12 +152,12 @@ fn plan(text: &File, mmproj: Option<&File>, options: &Options) -> Result<Plan> {
 }
 
 impl Chat {
-    /// Opens the model in `path` on `backend`.
+    /// Opens the model in `path` on `devices`: a backend, or several and one to go on with where they fail.
     ///
     /// # Errors
     /// The file is damaged, of another architecture, does not fit its mmproj, needs more than [`Options::memory`], or has no
     /// vocabulary or template that can be used; the message says which and what to do.
-    pub fn open(path: impl AsRef<Path>, backend: Box<dyn Backend>, options: Options) -> Result<Self> {
+    pub fn open(path: impl AsRef<Path>, devices: impl Into<Devices>, options: Options) -> Result<Self> {
         let start = Instant::now();
         let files = |holding| {
             let eyes = options.mmproj.as_ref().filter(|_| options.vision);
@@ -172,7 +170,7 @@ impl Chat {
             plan(&text, mmproj.as_ref(), &options)?;
         }
         let (text, mmproj) = files(options.holding)?;
-        let mut chat = Self::from_files(&text, mmproj.as_ref(), backend, options)?;
+        let mut chat = Self::from_files(&text, mmproj.as_ref(), devices, options)?;
         let refused = text.unlocked().or_else(|| mmproj.as_ref()?.unlocked());
         chat.unlocked = refused.map(Into::into);
         chat.stats.load = start.elapsed();
@@ -186,34 +184,28 @@ impl Chat {
     pub fn from_files(
         text: &File,
         mmproj: Option<&File>,
-        mut backend: Box<dyn Backend>,
+        devices: impl Into<Devices>,
         options: Options,
     ) -> Result<Self> {
         let start = Instant::now();
         let vision_file = vision_file(text, mmproj, &options)?;
         let plan = plan(text, mmproj, &options)?;
-        let llama = Llama::load(text, &mut *backend, &llama_options(&options))?;
-        let eyes = match vision_file {
-            Some(file) => Some((Vision::load(file, &mut *backend)?, Preprocess::from_gguf(file)?)),
-            None => None,
-        };
+        let preprocess = vision_file.map(Preprocess::from_gguf).transpose()?;
         let vocabulary = Vocabulary::from_gguf(text)?;
         let format = match &options.template {
             Some(name) => Format::named(name)?,
             None => Format::from_gguf(text, vision_file)?,
         };
-        let logits = vec![0.0; llama.config().vocab];
+        let needs = Needs { few: options.sampling.needs(), among: vocabulary.len() };
+        let models = Models::open((text, vision_file), &llama_options(&options), devices.into(), needs)?;
         let stats = Stats { memory: plan.total(), load: start.elapsed(), ..Stats::default() };
         Ok(Self {
-            backend,
-            llama,
-            eyes,
+            models,
+            preprocess,
             vocabulary,
             format,
             exchanges: Vec::new(),
             seen: Vec::new(),
-            held: Vec::new(),
-            logits,
             answers: 0,
             options,
             unlocked: None,
@@ -234,14 +226,19 @@ impl Chat {
 
     /// Whether this model sees pictures.
     pub fn can_see(&self) -> bool {
-        self.eyes.is_some()
+        self.preprocess.is_some()
     }
 
     /// Positions of the context: taken by the conversation, and in all.
     pub fn context(&self) -> (usize, usize) {
         // After `clear` the cache still holds what was said, in case it is said again; the conversation does not.
-        let taken = if self.exchanges.is_empty() { 0 } else { self.held.len() };
-        (taken, self.llama.options().ctx)
+        let taken = if self.exchanges.is_empty() { 0 } else { self.models.held().len() };
+        (taken, self.models.ctx())
+    }
+
+    /// The device that the text model is on, in words; `None` where it is on none any more.
+    pub fn device(&self) -> Option<String> {
+        self.models.device()
     }
 
     /// Counts and times so far.
@@ -254,7 +251,7 @@ impl Chat {
     /// # Errors
     /// The model has no vision part, or the file is no picture that can be read.
     pub fn see(&mut self, path: impl AsRef<Path>) -> Result<Seen> {
-        self.eyes.as_ref().ok_or(Error::NoVision)?;
+        self.preprocess.as_ref().ok_or(Error::NoVision)?;
         let start = Instant::now();
         let picture = Picture::open(path.as_ref())?;
         self.look(&picture, start)
@@ -263,19 +260,19 @@ impl Chat {
     /// Looks at a picture that lies in memory.
     ///
     /// # Errors
-    /// The model has no vision part.
+    /// The model has no vision part, or its device fails.
     pub fn see_picture(&mut self, picture: &Picture) -> Result<Seen> {
         self.look(picture, Instant::now())
     }
 
     fn look(&mut self, picture: &Picture, start: Instant) -> Result<Seen> {
-        let (vision, preprocess) = self.eyes.as_ref().ok_or(Error::NoVision)?;
+        let preprocess = self.preprocess.as_ref().ok_or(Error::NoVision)?;
         let pixels = preprocess.apply(picture);
         let key = Seen(hash(&pixels));
         if !self.seen.iter().any(|s| s.key == key) {
-            let rows = vision.encode(&mut *self.backend, &pixels)?;
+            let rows = self.models.encode(&pixels)?;
             self.stats.pictures += 1;
-            self.stats.picture_tokens += rows.len() / self.llama.config().hidden;
+            self.stats.picture_tokens += rows.len() / self.models.config().hidden;
             self.seen.push(Arc::new(Features { key, rows }));
             self.forget_pictures();
         }
@@ -285,7 +282,7 @@ impl Chat {
 
     /// Lets go of the oldest pictures, so that a program that looks at thousands keeps its memory.
     fn forget_pictures(&mut self) {
-        let room = self.llama.options().ctx * self.llama.config().hidden;
+        let room = self.models.ctx() * self.models.config().hidden;
         let mut kept: usize = self.seen.iter().map(|s| s.rows.len()).sum();
         while self.seen.len() > KEPT_PICTURES && kept > room {
             kept -= self.seen.remove(0).rows.len();
@@ -374,19 +371,46 @@ impl Chat {
     /// Computes what the cache does not hold of the conversation up to its open turn.
     fn prefill(&mut self) -> Result<Prompt> {
         let start = Instant::now();
-        let hidden = self.llama.config().hidden;
-        let ctx = self.llama.options().ctx;
+        let (wanted, ctx) = (self.wanted(&[]), self.models.ctx());
+        if wanted.len() >= ctx {
+            return Err(Error::PromptTooLong { tokens: wanted.len(), ctx });
+        }
+        let (reused, done) = self.compute(&wanted)?;
+        self.stats.prompt_tokens += done;
+        self.stats.reused_tokens += reused;
+        self.stats.prompt += start.elapsed();
+        Ok(if reused + done == wanted.len() { Prompt::Computed } else { Prompt::Cancelled })
+    }
+
+    /// Positions of the conversation, and of `begun`, the ids of an answer that is not yet part of it.
+    fn wanted(&self, begun: &[u32]) -> Vec<Slot> {
+        let hidden = self.models.config().hidden;
         let mut wanted = Vec::new();
         for Exchange { pictures, turn, answer } in &self.exchanges {
             wanted.extend(cache::slots(turn, |i| (pictures[i].key, pictures[i].rows.len() / hidden)));
             wanted.extend(answer.iter().flatten().map(|&id| Slot::Token(id)));
         }
-        if wanted.len() >= ctx {
-            return Err(Error::PromptTooLong { tokens: wanted.len(), ctx });
+        wanted.extend(begun.iter().map(|&id| Slot::Token(id)));
+        wanted
+    }
+
+    /// Computes what the cache does not hold of `wanted`, all of it anew where the device fails and there is another. Returns the
+    /// positions that the cache held, and those that were computed: not all the rest only where it was cancelled.
+    fn compute(&mut self, wanted: &[Slot]) -> Result<(usize, usize)> {
+        loop {
+            let reused = cache::reusable(self.models.held(), wanted);
+            self.models.truncate(reused);
+            match self.compute_from(&wanted[reused..]) {
+                Ok(done) => return Ok((reused, done)),
+                Err(error) => self.models.recover_text(error)?,
+            }
         }
-        let reused = cache::reusable(&self.held, &wanted);
-        self.held.truncate(reused);
-        let runs = cache::runs(&wanted[reused..]);
+    }
+
+    /// Computes `slots` behind what the cache holds. Returns how many were computed.
+    fn compute_from(&mut self, slots: &[Slot]) -> Result<usize> {
+        let hidden = self.models.config().hidden;
+        let runs = cache::runs(slots);
         let input: Vec<Input<'_>> = runs
             .iter()
             .map(|run| match run {
@@ -408,12 +432,7 @@ impl Chat {
             report(done, total);
             !cancel.load(Ordering::SeqCst)
         };
-        let done = self.llama.forward(&mut *self.backend, &input, reused, Logits::Last, &mut go_on)?;
-        self.held.extend_from_slice(&wanted[reused..reused + done]);
-        self.stats.prompt_tokens += done;
-        self.stats.reused_tokens += reused;
-        self.stats.prompt += start.elapsed();
-        Ok(if self.held.len() == wanted.len() { Prompt::Computed } else { Prompt::Cancelled })
+        self.models.forward(&input, slots, &mut go_on)
     }
 }
 

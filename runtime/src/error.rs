@@ -157,6 +157,11 @@ pub enum Error {
     /// A picture's features were let go of.
     #[error("this picture was seen too many pictures ago to be kept: show it again, or begin anew (/clear)")]
     PictureForgotten,
+    /// A device failed, and the model could not be opened on the one to go on with.
+    #[error(
+        "the model is open on no device any more; start again, with `--device cpu` or a smaller context (-c)"
+    )]
+    NoDevice,
     /// Nothing was asked.
     #[error("the question is empty: ask something, or show a picture")]
     EmptyQuestion,

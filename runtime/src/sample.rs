@@ -50,6 +50,15 @@ impl SamplerOptions {
         Self { temperature: 0.0, ..Self::default() }
     }
 
+    /// How many of the likeliest tokens a draw looks at; `None`: it may look at any.
+    pub fn needs(&self) -> Option<usize> {
+        match self {
+            s if s.repeat_penalty != 1.0 => None,
+            s if s.temperature == 0.0 => Some(1),
+            s => Some(s.top_k).filter(|k| *k > 0),
+        }
+    }
+
     /// Checks the ranges.
     ///
     /// # Errors
@@ -104,6 +113,21 @@ impl Sampler {
         self.candidates.clear();
         self.candidates.extend(logits.iter().zip(0..).map(|(&l, id)| (l, id)));
         self.penalize(recent);
+        if self.options.temperature == 0.0 {
+            return self.likeliest();
+        }
+        self.truncate();
+        self.draw_weighted()
+    }
+
+    /// Draws as [`Sampler::draw`] does, told only the (logit, id) of the tokens that it looks at ([`SamplerOptions::needs`]),
+    /// largest first. The first logit must be a finite number; otherwise `draw` says what is wrong.
+    ///
+    /// # Errors
+    /// There are none.
+    pub fn draw_likeliest(&mut self, likeliest: &[(f32, u32)]) -> Result<u32> {
+        self.candidates.clear();
+        self.candidates.extend_from_slice(likeliest);
         if self.options.temperature == 0.0 {
             return self.likeliest();
         }

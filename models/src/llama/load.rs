@@ -5,7 +5,7 @@
 use bytemuck::cast_slice;
 use pumice_kernels::{Backend, DType, Tensor};
 
-use super::LlamaOptions;
+use super::{LlamaOptions, TOP};
 use crate::{
     Error, Result,
     config::LlamaConfig,
@@ -137,6 +137,8 @@ pub(crate) struct Activations {
     pub ids: Tensor,
     /// [rows that logits were planned for, vocab]
     pub logits: Tensor,
+    /// The largest logits of a row, then their ids, [1, 2·at most TOP].
+    pub top: Tensor,
 }
 
 impl Activations {
@@ -155,6 +157,7 @@ impl Activations {
             positions: b.alloc(n, 1, DType::I32)?,
             ids: b.alloc(n, 1, DType::I32)?,
             logits: b.alloc(o.logit_rows, c.vocab, DType::F32)?,
+            top: b.alloc(1, 2 * TOP.min(c.vocab), DType::F32)?,
         })
     }
 

@@ -2,7 +2,7 @@
 
 use std::{sync::atomic::Ordering, time::Instant};
 
-use pumice_models::llama::{Input, Logits};
+use pumice_models::llama::Input;
 
 use super::{Chat, cache::Slot};
 use crate::{
@@ -78,15 +78,18 @@ impl<'a> Answer<'a> {
         if self.chat.options.predict.is_some_and(|most| self.ids.len() >= most) {
             return Ok(self.end(Finish::Length));
         }
-        if let Some(&last) = self.ids.last()
-            && !self.feed(last)?
-        {
-            return Ok(self.end(Finish::ContextFull));
+        if let Some(&last) = self.ids.last() {
+            if self.chat.models.held().len() == self.chat.models.ctx() {
+                return Ok(self.end(Finish::ContextFull));
+            }
+            if !self.feed(last)? {
+                return Ok(self.end(Finish::Cancelled));
+            }
         }
         if self.chat.options.cancel.load(Ordering::SeqCst) {
             return Ok(self.end(Finish::Cancelled));
         }
-        let id = self.draw()?;
+        let id = self.chat.models.draw(&mut self.sampler, &self.ids)?;
         self.chat.stats.generated_tokens += 1;
         if self.chat.vocabulary.stops().contains(&id) {
             return Ok(self.end(Finish::Stop));
@@ -106,21 +109,17 @@ impl<'a> Answer<'a> {
         Ok(shown)
     }
 
-    /// Computes the pass of a token that was drawn; false where the context is full.
+    /// Computes the pass of a token that was drawn. Where the device fails and there is another one, all that was said is computed
+    /// there, up to this token; false where that is cancelled.
     fn feed(&mut self, id: u32) -> Result<bool> {
-        let Chat { llama, backend, held, .. } = &mut *self.chat;
-        if held.len() == llama.options().ctx {
-            return Ok(false);
+        let models = &mut self.chat.models;
+        if let Err(error) = models.forward(&[Input::Tokens(&[id])], &[Slot::Token(id)], &mut |_, _| true) {
+            models.recover_text(error)?;
+            let wanted = self.chat.wanted(&self.ids);
+            let (reused, done) = self.chat.compute(&wanted)?;
+            return Ok(reused + done == wanted.len());
         }
-        llama.forward(&mut **backend, &[Input::Tokens(&[id])], held.len(), Logits::Last, &mut |_, _| true)?;
-        held.push(Slot::Token(id));
         Ok(true)
-    }
-
-    fn draw(&mut self) -> Result<u32> {
-        let Chat { llama, backend, logits, vocabulary, .. } = &mut *self.chat;
-        llama.logits(&mut **backend, logits)?;
-        self.sampler.draw(logits, vocabulary.len(), &self.ids)
     }
 
     /// Ends the answer; returns the text that was held back.

@@ -99,3 +99,27 @@ fn broken_logits_are_an_error() {
     assert!(SamplerOptions { temperature: f32::NAN, ..PLAIN }.check().is_err());
     assert!(PLAIN.check().is_ok());
 }
+
+#[test]
+fn the_likeliest_alone_give_the_same_draws() {
+    let logits: Vec<f32> = (0..200).map(|i| (i as f32 * 0.73).sin() * 4.0).collect();
+    let some = [
+        SamplerOptions::greedy(),
+        SamplerOptions { top_k: 1, ..PLAIN },
+        SamplerOptions { top_k: 40, temperature: 0.7, ..PLAIN },
+        SamplerOptions { top_k: 64, top_p: 0.8, min_p: 0.05, ..PLAIN },
+    ];
+    for options in some {
+        let k = options.needs().unwrap();
+        let mut likeliest: Vec<(f32, u32)> = logits.iter().copied().zip(0..).collect();
+        likeliest.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+        likeliest.truncate(k);
+        let (mut all, mut few) = (Sampler::new(options), Sampler::new(options));
+        for _ in 0..500 {
+            assert_eq!(few.draw_likeliest(&likeliest).unwrap(), all.draw(&logits, 200, &[]).unwrap());
+        }
+    }
+    for options in [PLAIN, SamplerOptions { repeat_penalty: 1.1, ..SamplerOptions::greedy() }] {
+        assert_eq!(options.needs(), None, "{options:?} may look at any token");
+    }
+}
