@@ -11,6 +11,7 @@ mod backend;
 mod buffers;
 mod device;
 mod dispatch;
+mod host;
 mod pipeline_cache;
 mod planes;
 mod rows;
@@ -23,13 +24,13 @@ mod upload;
 use std::path::PathBuf;
 
 pub use adapter::{AdapterInfo, Kind, adapters};
-use buffers::{Buffers, STORAGE, Stored, row_words};
+use buffers::{Buffers, STORAGE, Stored};
 use device::Device;
 use dispatch::{Dispatch, Encoder, MOST_DISPATCHES};
 use pipeline_cache::OnDisk;
 use step::Step;
 use turns::Turns;
-use wgpu::{Buffer, BufferUsages, MapMode};
+use wgpu::Buffer;
 
 use crate::{DType, Error, Result, Tensor};
 
@@ -202,50 +203,6 @@ impl Gpu {
             Step::Copy { dst, x } => rows::copy(b, out, dst, x),
             other => panic!("{other:?} is not on the device yet"),
         }
-    }
-
-    /// Room of `bytes` for what is read; false where there is no memory.
-    fn make_room(&mut self, bytes: u64) -> bool {
-        if self.readback.as_ref().is_some_and(|b| b.size() >= bytes) {
-            return true;
-        }
-        if let Some(small) = self.readback.take() {
-            self.device.free(&small);
-        }
-        self.readback = self.device.buffer("read", bytes, BufferUsages::MAP_READ | BufferUsages::COPY_DST);
-        self.readback.is_some()
-    }
-
-    /// Submits what is recorded and reads the words of `t`, which has no planes.
-    fn words(&mut self, t: Tensor, take: &mut dyn FnMut(&[u8])) -> Result<()> {
-        let row = 4 * row_words(t.dtype, t.cols) as u64;
-        let bytes = row * t.rows as u64;
-        self.device.check()?;
-        if bytes == 0 {
-            return Ok(());
-        }
-        if !self.make_room(bytes) {
-            return Err(self.out_of_memory(bytes as usize, t.rows, t.cols, t.dtype));
-        }
-        let Some(readback) = self.readback.clone() else { return Ok(()) };
-        self.flush_then(|buffers, encoder| {
-            for place in buffers.places(t) {
-                let (from, to) = (4 * u64::from(place.at), row * place.from as u64);
-                let part = buffers.slots.get(place.buffer);
-                encoder.copy_buffer_to_buffer(part, from, &readback, to, row * place.rows as u64);
-            }
-        });
-        self.device.check()?;
-        let slice = readback.slice(..bytes);
-        slice.map_async(MapMode::Read, |_| {});
-        self.device.wait();
-        self.device.check()?;
-        match slice.get_mapped_range() {
-            Ok(view) => take(&view),
-            Err(error) => self.device.lose(error.to_string()),
-        }
-        readback.unmap();
-        self.device.check()
     }
 
     /// Whether recorded steps have to see `t` as it is.

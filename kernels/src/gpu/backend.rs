@@ -5,7 +5,6 @@ use std::time::Duration;
 use super::{
     Gpu,
     buffers::Stored,
-    planes::Planes,
     step::Step,
     turns::{Table, Turns},
 };
@@ -68,11 +67,11 @@ impl Backend for Gpu {
         self.keep_copy(dst, src);
         for place in self.buffers.places(dst) {
             let bytes = &src[place.from * row..][..place.rows * row];
-            let buffer = self.buffers.slots.get(place.buffer);
             if dst.dtype == DType::Q8_0 {
-                let planes = Planes::new(dst.dtype, place.part_rows, dst.cols);
-                self.put(buffer, 0, &planes, place.first..place.first + place.rows, bytes);
+                // What fails is kept for the next call that can say so.
+                let _ = self.write_blocks(dst, &place, bytes);
             } else {
+                let buffer = self.buffers.slots.get(place.buffer);
                 self.device.queue.write_buffer(buffer, 4 * u64::from(place.at), bytes);
             }
         }
@@ -80,7 +79,7 @@ impl Backend for Gpu {
 
     fn read(&mut self, dst: &mut [f32], src: Tensor) -> Result<()> {
         assert_eq!(dst.len(), src.rows * src.cols, "room for a tensor of {}×{}", src.rows, src.cols);
-        self.words(src, &mut |bytes| bytemuck::cast_slice_mut(dst).copy_from_slice(bytes))
+        self.read_rows(dst, src)
     }
 
     fn layer(&mut self, _: Option<usize>) {

@@ -92,18 +92,18 @@ impl Step {
     }
 
     /// The tensors, in the order of the method's arguments: the first is written.
-    pub fn operands(&self) -> Vec<Tensor> {
+    pub fn operands(&self) -> Operands {
         match *self {
-            Step::Matmul { dst, x, w, bias } => [dst, x, w].into_iter().chain(bias).collect(),
-            Step::GetRows { dst, table, ids } => vec![dst, table, ids],
-            Step::RmsNorm { dst, x, weight, .. } => vec![dst, x, weight],
-            Step::LayerNorm { dst, x, weight, bias, .. } => vec![dst, x, weight, bias],
-            Step::Rope { x, .. } | Step::Gelu { x, .. } => vec![x],
-            Step::Attention { dst, q, k, v, positions, .. } => {
-                [dst, q, k, v].into_iter().chain(positions).collect()
+            Step::Matmul { dst, x, w, bias } => Operands::of([dst, x, w], bias),
+            Step::GetRows { dst, table, ids } => Operands::of([dst, table, ids], None),
+            Step::RmsNorm { dst, x, weight, .. } => Operands::of([dst, x, weight], None),
+            Step::LayerNorm { dst, x, weight, bias, .. } => Operands::of([dst, x, weight, bias], None),
+            Step::Rope { x, .. } | Step::Gelu { x, .. } => Operands::of([x], None),
+            Step::Attention { dst, q, k, v, positions, .. } => Operands::of([dst, q, k, v], positions),
+            Step::SwiGlu { gate, up } => Operands::of([gate, up], None),
+            Step::Add { dst, x } | Step::Copy { dst, x } | Step::TopK { dst, x, .. } => {
+                Operands::of([dst, x], None)
             }
-            Step::SwiGlu { gate, up } => vec![gate, up],
-            Step::Add { dst, x } | Step::Copy { dst, x } | Step::TopK { dst, x, .. } => vec![dst, x],
         }
     }
 
@@ -125,5 +125,32 @@ impl Step {
             // Beside products nothing counts.
             _ => 0,
         }
+    }
+}
+
+/// The operands of a step, without asking for memory: a token has hundreds of steps, looked at many times.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Operands {
+    tensors: [Tensor; 5],
+    len: usize,
+}
+
+impl Operands {
+    fn of<const N: usize>(some: [Tensor; N], one: Option<Tensor>) -> Self {
+        let mut all = Self { tensors: [some[0]; 5], len: N };
+        all.tensors[..N].copy_from_slice(&some);
+        if let Some(tensor) = one {
+            all.tensors[N] = tensor;
+            all.len += 1;
+        }
+        all
+    }
+}
+
+impl std::ops::Deref for Operands {
+    type Target = [Tensor];
+
+    fn deref(&self) -> &[Tensor] {
+        &self.tensors[..self.len]
     }
 }

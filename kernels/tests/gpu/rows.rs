@@ -130,3 +130,28 @@ fn memory_that_runs_out_is_named() {
     let error = gpu.alloc(1, 4, DType::F32).unwrap_err().to_string();
     assert!(error.contains("1024×1024 F32"), "{error}");
 }
+
+/// Caches are written by ops and by the host, and read back.
+#[test]
+fn caches() {
+    for dtype in [DType::F16, DType::Q8_0] {
+        for cols in [32, 64, 96] {
+            agree(&format!("a cache of {cols} columns {dtype}"), 1e-7, |b| {
+                let cache = b.alloc(40, cols, dtype).unwrap();
+                let x = put(b, 31, cols, &random(1, 31 * cols));
+                b.copy(cache.rows(3, 31), x);
+                let bytes = {
+                    let mut bytes = vec![0; 5 * dtype.row_bytes(cols).unwrap()];
+                    quant::quantize(dtype, cols, &random(2, 5 * cols), &mut bytes, None);
+                    bytes
+                };
+                b.write(cache.rows(8, 5), &bytes);
+                b.write(cache.rows(21, 5), &bytes);
+                b.copy(cache.rows(35, 1), x.rows(0, 1));
+                let mut all = get(b, cache);
+                all.extend(get(b, cache.rows(9, 3)));
+                all
+            });
+        }
+    }
+}

@@ -1,0 +1,329 @@
+//! Steps that one dispatch can do together.
+//!
+//! A token's time on a fast device goes into dispatches, not bytes: each costs some microseconds, and a block of LLaMA is 17
+//! ops. What a product of few rows reads and writes can be changed on its way, so five things are drawn into products:
+//! what becomes of the result (added to the stream, turned, stored into the cache, gate·up), and the norm of what goes in,
+//! which each product then takes for itself. Last, products of one input whose weights share an arena become one.
+//!
+//! The models know nothing of it. A step may go only where nobody sees the difference: what a fused step no longer writes must
+//! be overwritten before it is read (`dead`), and nothing that moves may pass a step that reads or writes the same rows.
+//! At the end of a submission everything counts as read.
+
+use super::{step::Step, turns::Table};
+use crate::{DType, Tensor};
+
+#[cfg(test)]
+mod tests;
+
+/// Rows of x that a product takes whole: more go to the tiled kernels, which fuse nothing.
+pub(super) const FEW_ROWS: usize = 4;
+/// Weights that a dispatch multiplies by at most.
+const MOST_BRANCHES: usize = 3;
+
+/// What the device is given to do.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Work {
+    Step(Step),
+    Product(Product),
+}
+
+/// A product of few rows and what was drawn into it.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Product {
+    /// [n, k] F32
+    pub x: Tensor,
+    /// RMS norm that x goes through first.
+    pub norm: Option<Norm>,
+    /// One to three weights of one type in one arena, or one alone.
+    pub branches: Vec<Branch>,
+    /// Whether the two branches are gate and up: the first one's destination gets silu(gate)·up, the second has none.
+    pub gated: bool,
+}
+
+/// The weight of an RMS norm, [1, k] F32, and what keeps its division from zero.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Norm {
+    pub weight: Tensor,
+    pub eps: f32,
+}
+
+/// A weight and what becomes of the sums.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Branch {
+    /// [m, k]
+    pub w: Tensor,
+    /// [1, m] F32
+    pub bias: Option<Tensor>,
+    /// [n, m] F32 or F16
+    pub dst: Tensor,
+    pub then: Then,
+}
+
+/// What becomes of a product's sums.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Then {
+    Store,
+    Add,
+    /// Adjacent pairs are turned, then stored.
+    Turn { turns: Table, head_dim: usize },
+}
+
+/// What fusing asks about tensors: whether two weights lie in one binding, and whether a product can be computed.
+pub(super) trait Layout {
+    /// Whether `a` and `b` are weights in one arena, each whole.
+    fn together(&self, a: Tensor, b: Tensor) -> bool;
+
+    /// Whether there is a kernel for `product`.
+    fn possible(&self, product: &Product) -> bool;
+}
+
+impl Work {
+    /// Whether rows of `t` are read.
+    fn reads(&self, t: Tensor) -> bool {
+        match self {
+            Work::Step(step) => {
+                let operands = step.operands();
+                let read = if step.in_place() { &operands[..] } else { &operands[1..] };
+                read.iter().any(|o| overlap(*o, t))
+            }
+            Work::Product(p) => {
+                overlap(p.x, t)
+                    || p.norm.is_some_and(|norm| overlap(norm.weight, t))
+                    || p.branches.iter().any(|b| {
+                        b.bias.is_some_and(|bias| overlap(bias, t)) || b.then == Then::Add && overlap(b.dst, t)
+                    })
+            }
+        }
+    }
+
+    /// The tensors that are written.
+    fn written(&self) -> impl Iterator<Item = Tensor> {
+        let (step, product) = match self {
+            Work::Step(step) => (Some(step.written()), None),
+            Work::Product(p) => (None, Some(p)),
+        };
+        let branches = product.into_iter().flat_map(|p| &p.branches[..if p.gated { 1 } else { p.branches.len() }]);
+        step.into_iter().chain(branches.map(|b| b.dst))
+    }
+
+    fn writes(&self, t: Tensor) -> bool {
+        self.written().any(|w| overlap(w, t))
+    }
+
+    fn touches(&self, t: Tensor) -> bool {
+        self.reads(t) || self.writes(t)
+    }
+
+    /// Whether all of `t` is written without having been read.
+    fn overwrites(&self, t: Tensor) -> bool {
+        let covers = |w: Tensor| w.buffer == t.buffer && w.first <= t.first && w.first + w.rows >= t.first + t.rows;
+        !self.reads(t) && self.written().any(covers)
+    }
+
+    fn product(&self) -> Option<&Product> {
+        match self {
+            Work::Product(p) => Some(p),
+            Work::Step(_) => None,
+        }
+    }
+}
+
+fn overlap(a: Tensor, b: Tensor) -> bool {
+    a.buffer == b.buffer && a.first < b.first + b.rows && b.first < a.first + a.rows
+}
+
+/// Draws steps together.
+pub(super) fn fuse(steps: Vec<Step>, layout: &dyn Layout) -> Vec<Work> {
+    let work = steps.into_iter().map(|step| Some(product(step, layout))).collect();
+    let mut list = List { work, layout };
+    let all = 0..list.work.len();
+    all.clone().for_each(|i| list.draw_in_what_follows(i));
+    all.clone().for_each(|i| list.draw_in_gate(i));
+    all.clone().for_each(|i| list.draw_in_norm(i));
+    all.for_each(|i| list.join(i));
+    list.work.into_iter().flatten().collect()
+}
+
+/// A product of few rows as such; other steps as they are.
+pub(super) fn product(step: Step, layout: &dyn Layout) -> Work {
+    if let Step::Matmul { dst, x, w, bias } = step
+        && x.rows <= FEW_ROWS
+    {
+        let branches = vec![Branch { w, bias, dst, then: Then::Store }];
+        let product = Product { x, norm: None, branches, gated: false };
+        if layout.possible(&product) {
+            return Work::Product(product);
+        }
+    }
+    Work::Step(step)
+}
+
+/// The work of a submission; what was drawn into other work is gone.
+struct List<'a> {
+    work: Vec<Option<Work>>,
+    layout: &'a dyn Layout,
+}
+
+impl List<'_> {
+    /// The next work after `i` that touches `t`.
+    fn next(&self, i: usize, t: Tensor) -> Option<usize> {
+        (i + 1..self.work.len()).find(|&j| self.work[j].as_ref().is_some_and(|w| w.touches(t)))
+    }
+
+    /// Whether what `t` holds after work `i` is never read.
+    fn dead(&self, i: usize, t: Tensor) -> bool {
+        let next = self.next(i, t).and_then(|j| self.work[j].as_ref());
+        next.is_some_and(|work| work.overwrites(t))
+    }
+
+    /// Whether no work between `i` and `j` is one that `what` is true of.
+    fn none_between(&self, i: usize, j: usize, what: impl Fn(&Work) -> bool) -> bool {
+        !self.work[i + 1..j].iter().flatten().any(what)
+    }
+
+    /// Puts `product` in the place of work `i`, and takes away `gone`, where there is a kernel for it.
+    fn replace(&mut self, i: usize, product: Product, gone: &[usize]) -> bool {
+        let possible = self.layout.possible(&product);
+        if possible {
+            self.work[i] = Some(Work::Product(product));
+            gone.iter().for_each(|&j| self.work[j] = None);
+        }
+        possible
+    }
+
+    /// The product at `i`, where it has one branch and nothing was drawn into it.
+    fn plain(&self, i: usize) -> Option<(&Product, &Branch)> {
+        let product = self.work[i].as_ref()?.product()?;
+        match product.branches.as_slice() {
+            [branch] if branch.then == Then::Store => Some((product, branch)),
+            _ => None,
+        }
+    }
+
+    /// A sum, a rotation, a store into the cache: what the result of the product at `i` is taken for next.
+    fn draw_in_what_follows(&mut self, i: usize) {
+        let Some((product, branch)) = self.plain(i) else { return };
+        let (mut product, mut dst) = (product.clone(), branch.dst);
+        let Some(mut j) = self.next(i, dst) else { return };
+        match self.work[j] {
+            Some(Work::Step(Step::Add { dst: sum, x })) if x == dst && sum.rows == dst.rows => {
+                let free = self.none_between(i, j, |work| work.touches(sum)) && !overlap(product.x, sum);
+                if free && self.dead(j, dst) {
+                    (product.branches[0].dst, product.branches[0].then) = (sum, Then::Add);
+                    self.replace(i, product, &[j]);
+                }
+                return;
+            }
+            Some(Work::Step(Step::Rope { x, turns, head_dim })) if x == dst && product.branches[0].bias.is_none() => {
+                product.branches[0].then = Then::Turn { turns, head_dim };
+                if !self.replace(i, product.clone(), &[j]) {
+                    return;
+                }
+                let Some(next) = self.next(j, dst) else { return };
+                j = next;
+            }
+            _ => {}
+        }
+        if let Some(Work::Step(Step::Copy { dst: kept, x })) = self.work[j]
+            && x == dst
+            && kept.dtype != DType::Q8_0
+            && self.none_between(i, j, |work| work.touches(kept))
+            && self.dead(j, dst)
+        {
+            dst = kept;
+            product.branches[0].dst = dst;
+            self.replace(i, product, &[j]);
+        }
+    }
+
+    /// The other half of a gated MLP, and the product of both.
+    fn draw_in_gate(&mut self, i: usize) {
+        let Some((gate, branch)) = self.plain(i) else { return };
+        let Some(j) = self.next(i, branch.dst) else { return };
+        let Some(Work::Step(Step::SwiGlu { gate: dst, up })) = self.work[j] else { return };
+        if dst != branch.dst {
+            return;
+        }
+        let up_at = (i + 1..j).rev().find(|&u| self.work[u].as_ref().is_some_and(|work| work.writes(up)));
+        let Some((u, other)) = up_at.and_then(|u| Some((u, self.plain(u)?))) else { return };
+        let same = other.0.x == gate.x && other.1.dst == up && self.layout.together(branch.w, other.1.w);
+        let free = self.none_between(i, u, |work| work.writes(gate.x) || work.touches(up))
+            && self.none_between(u, j, |work| work.touches(up));
+        if same && free && branch.bias.is_none() && other.1.bias.is_none() && self.dead(j, up) {
+            let branches = vec![branch.clone(), other.1.clone()];
+            let product = Product { x: gate.x, norm: None, branches, gated: true };
+            self.replace(i, product, &[u, j]);
+        }
+    }
+
+    /// The norm at `i`, into all products that read what it makes.
+    fn draw_in_norm(&mut self, i: usize) {
+        let Some(Work::Step(Step::RmsNorm { dst, x, weight, eps })) = self.work[i] else { return };
+        let mut readers = Vec::new();
+        let mut changed = false;
+        for j in i + 1..self.work.len() {
+            let Some(work) = &self.work[j] else { continue };
+            if work.reads(dst) {
+                // It will read x instead, which must still be there and which it must not write itself.
+                match work.product() {
+                    Some(p) if p.x == dst && !changed && !work.writes(x) => readers.push(j),
+                    _ => return,
+                }
+            } else if work.overwrites(dst) {
+                return self.norm_within(i, &readers, x, Norm { weight, eps });
+            } else if work.writes(dst) {
+                return;
+            }
+            changed |= work.writes(x);
+        }
+    }
+
+    /// Gives `readers` the norm at `i`, which goes, where there is a kernel for each.
+    fn norm_within(&mut self, i: usize, readers: &[usize], x: Tensor, norm: Norm) {
+        let normed: Vec<_> = readers
+            .iter()
+            .filter_map(|&j| Some(Product { x, norm: Some(norm), ..self.work[j].as_ref()?.product()?.clone() }))
+            .collect();
+        if normed.iter().all(|product| self.layout.possible(product)) {
+            self.work[i] = None;
+            for (&j, product) in readers.iter().zip(normed) {
+                self.work[j] = Some(Work::Product(product));
+            }
+        }
+    }
+
+    /// Products after `i` that read what the product there reads, into it.
+    fn join(&mut self, i: usize) {
+        for j in i + 1..self.work.len() {
+            let Some(product) = self.work[i].as_ref().and_then(Work::product) else { return };
+            let Some(work) = &self.work[j] else { continue };
+            if product.gated || product.branches.len() == MOST_BRANCHES {
+                return;
+            }
+            if let Some(other) = work.product().filter(|other| other.x == product.x)
+                && let Some(joined) = self.joined(i, j, product, other)
+            {
+                self.replace(i, joined, &[j]);
+            } else if work.writes(product.x) {
+                // Past a write to the input nothing can move.
+                return;
+            }
+        }
+    }
+
+    /// The products at `i` and `j` as one, where that can be.
+    fn joined(&self, i: usize, j: usize, a: &Product, b: &Product) -> Option<Product> {
+        let [branch] = b.branches.as_slice() else { return None };
+        let can = a.norm == b.norm
+            && a.branches.iter().chain([branch]).all(|b| b.bias.is_none())
+            && self.layout.together(a.branches[0].w, branch.w)
+            && !overlap(a.x, branch.dst)
+            && !a.branches.iter().any(|b| overlap(b.dst, branch.dst))
+            && self.none_between(i, j, |work| work.touches(branch.dst));
+        can.then(|| {
+            let mut joined = a.clone();
+            joined.branches.push(branch.clone());
+            joined
+        })
+    }
+}
