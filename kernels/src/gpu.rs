@@ -30,7 +30,7 @@ use dispatch::{Dispatch, Encoder, MOST_DISPATCHES};
 use pipeline_cache::OnDisk;
 use step::Step;
 use turns::Turns;
-use wgpu::Buffer;
+use wgpu::{Buffer, SubmissionIndex};
 
 use crate::{DType, Error, Result, Tensor};
 
@@ -86,6 +86,8 @@ pub struct Gpu {
     /// What is read passes through it.
     readback: Option<Buffer>,
     fusing: bool,
+    /// The last submission.
+    submitted: Option<SubmissionIndex>,
 }
 
 impl Gpu {
@@ -107,6 +109,7 @@ impl Gpu {
             turns: Turns::default(),
             readback: None,
             fusing: options.allow.fusing,
+            submitted: None,
         })
     }
 
@@ -177,11 +180,15 @@ impl Gpu {
             let last = chunks.peek().is_none();
             let tail = if last { tail.take() } else { None };
             let buffers = &self.buffers;
-            self.encoder.submit(&self.device, &buffers.slots, chunk, |encoder| {
+            let index = self.encoder.submit(&self.device, &buffers.slots, chunk, |encoder| {
                 if let Some(tail) = tail {
                     tail(buffers, encoder);
                 }
             });
+            // One submission at work and one behind it: the host is never further ahead than what it says of its progress.
+            if let Some(before) = self.submitted.replace(index) {
+                self.device.wait_for(Some(before));
+            }
             if last {
                 return;
             }

@@ -6,7 +6,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use wgpu::{
-    Buffer, BufferDescriptor, BufferUsages, DeviceDescriptor, ErrorFilter, Features, MemoryHints, PollType,
+    Buffer, BufferDescriptor, BufferUsages, DeviceDescriptor, ErrorFilter, Features, MemoryHints, PollType, SubmissionIndex,
 };
 
 use super::{AdapterInfo, GpuOptions, adapter};
@@ -175,7 +175,12 @@ impl Device {
 
     /// Waits until the device has done all that was submitted.
     pub fn wait(&self) {
-        if let Err(error) = self.device.poll(PollType::wait_indefinitely()) {
+        self.wait_for(None);
+    }
+
+    /// Waits until the device has done the submission `index` and all before it.
+    pub fn wait_for(&self, index: Option<SubmissionIndex>) {
+        if let Err(error) = self.device.poll(PollType::Wait { submission_index: index, timeout: None }) {
             self.lose(error.to_string());
         }
     }

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 use wgpu::{
     BindGroup, BindGroupDescriptor, BindGroupEntry, Buffer, BufferBinding, BufferUsages, CommandEncoder,
-    ComputePassDescriptor, ComputePassTimestampWrites,
+    ComputePassDescriptor, ComputePassTimestampWrites, SubmissionIndex,
 };
 
 use super::{
@@ -72,7 +72,7 @@ impl Encoder {
         slots: &Slots,
         dispatches: &[Dispatch],
         tail: impl FnOnce(&mut CommandEncoder),
-    ) {
+    ) -> SubmissionIndex {
         assert!(dispatches.len() <= MOST_DISPATCHES, "{} dispatches at once", dispatches.len());
         let mut params = vec![0u8; dispatches.len() * PARAMS_BYTES as usize];
         for (dispatch, block) in dispatches.iter().zip(params.chunks_exact_mut(PARAMS_BYTES as usize)) {
@@ -94,13 +94,14 @@ impl Encoder {
             times.resolve(&mut encoder, dispatches.iter().map(|d| d.op));
         }
         tail(&mut encoder);
-        device.queue.submit([encoder.finish()]);
+        let index = device.queue.submit([encoder.finish()]);
         if let Some(on_disk) = &mut self.cache {
             on_disk.save();
         }
         if let Some(times) = &mut self.times {
             times.collect(device);
         }
+        index
     }
 
     /// A compute pass of `dispatches`, the first of which is the `first`-th of the submission.

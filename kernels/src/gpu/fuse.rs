@@ -9,63 +9,20 @@
 //! be overwritten before it is read (`dead`), and nothing that moves may pass a step that reads or writes the same rows.
 //! At the end of a submission everything counts as read.
 
-use super::{step::Step, turns::Table};
+use super::{
+    product::{FEW, Norm, PARTS, Part, Product, Sums, Then},
+    step::Step,
+};
 use crate::{DType, Tensor};
 
 #[cfg(test)]
 mod tests;
-
-/// Rows of x that a product takes whole: more go to the tiled kernels, which fuse nothing.
-pub(super) const FEW_ROWS: usize = 4;
-/// Weights that a dispatch multiplies by at most.
-const MOST_BRANCHES: usize = 3;
 
 /// What the device is given to do.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Work {
     Step(Step),
     Product(Product),
-}
-
-/// A product of few rows and what was drawn into it.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Product {
-    /// [n, k] F32
-    pub x: Tensor,
-    /// RMS norm that x goes through first.
-    pub norm: Option<Norm>,
-    /// One to three weights of one type in one arena, or one alone.
-    pub branches: Vec<Branch>,
-    /// Whether the two branches are gate and up: the first one's destination gets silu(gate)·up, the second has none.
-    pub gated: bool,
-}
-
-/// The weight of an RMS norm, [1, k] F32, and what keeps its division from zero.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Norm {
-    pub weight: Tensor,
-    pub eps: f32,
-}
-
-/// A weight and what becomes of the sums.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Branch {
-    /// [m, k]
-    pub w: Tensor,
-    /// [1, m] F32
-    pub bias: Option<Tensor>,
-    /// [n, m] F32 or F16
-    pub dst: Tensor,
-    pub then: Then,
-}
-
-/// What becomes of a product's sums.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Then {
-    Store,
-    Add,
-    /// Adjacent pairs are turned, then stored.
-    Turn { turns: Table, head_dim: usize },
 }
 
 /// What fusing asks about tensors: whether two weights lie in one binding, and whether a product can be computed.
@@ -89,25 +46,26 @@ impl Work {
             Work::Product(p) => {
                 overlap(p.x, t)
                     || p.norm.is_some_and(|norm| overlap(norm.weight, t))
-                    || p.branches.iter().any(|b| {
-                        b.bias.is_some_and(|bias| overlap(bias, t)) || b.then == Then::Add && overlap(b.dst, t)
+                    || parts(p).iter().any(|part| match part.then {
+                        Then::Bias(bias) => overlap(bias, t),
+                        Then::Add => overlap(part.dst, t),
+                        Then::Store | Then::Turn { .. } => false,
                     })
             }
         }
     }
 
-    /// The tensors that are written.
-    fn written(&self) -> impl Iterator<Item = Tensor> {
-        let (step, product) = match self {
-            Work::Step(step) => (Some(step.written()), None),
-            Work::Product(p) => (None, Some(p)),
-        };
-        let branches = product.into_iter().flat_map(|p| &p.branches[..if p.gated { 1 } else { p.branches.len() }]);
-        step.into_iter().chain(branches.map(|b| b.dst))
+    /// Whether `what` is true of a tensor that is written.
+    fn writes_some(&self, what: impl Fn(Tensor) -> bool) -> bool {
+        match self {
+            Work::Step(step) => what(step.written()),
+            Work::Product(Product { sums: Sums::SwiGlu { dst, .. }, .. }) => what(*dst),
+            Work::Product(product) => parts(product).iter().any(|part| what(part.dst)),
+        }
     }
 
     fn writes(&self, t: Tensor) -> bool {
-        self.written().any(|w| overlap(w, t))
+        self.writes_some(|w| overlap(w, t))
     }
 
     fn touches(&self, t: Tensor) -> bool {
@@ -117,7 +75,7 @@ impl Work {
     /// Whether all of `t` is written without having been read.
     fn overwrites(&self, t: Tensor) -> bool {
         let covers = |w: Tensor| w.buffer == t.buffer && w.first <= t.first && w.first + w.rows >= t.first + t.rows;
-        !self.reads(t) && self.written().any(covers)
+        !self.reads(t) && self.writes_some(covers)
     }
 
     fn product(&self) -> Option<&Product> {
@@ -125,6 +83,14 @@ impl Work {
             Work::Product(p) => Some(p),
             Work::Step(_) => None,
         }
+    }
+}
+
+/// The weights of `product` with a destination each; none where they are gate and up.
+fn parts(product: &Product) -> &[Part] {
+    match &product.sums {
+        Sums::Parts(parts) => parts,
+        Sums::SwiGlu { .. } => &[],
     }
 }
 
@@ -145,12 +111,12 @@ pub(super) fn fuse(steps: Vec<Step>, layout: &dyn Layout) -> Vec<Work> {
 }
 
 /// A product of few rows as such; other steps as they are.
-pub(super) fn product(step: Step, layout: &dyn Layout) -> Work {
+fn product(step: Step, layout: &dyn Layout) -> Work {
     if let Step::Matmul { dst, x, w, bias } = step
-        && x.rows <= FEW_ROWS
+        && x.rows <= FEW
     {
-        let branches = vec![Branch { w, bias, dst, then: Then::Store }];
-        let product = Product { x, norm: None, branches, gated: false };
+        let part = Part { w, dst, then: bias.map_or(Then::Store, Then::Bias) };
+        let product = Product { x, norm: None, sums: Sums::Parts(vec![part]) };
         if layout.possible(&product) {
             return Work::Product(product);
         }
@@ -191,32 +157,32 @@ impl List<'_> {
         possible
     }
 
-    /// The product at `i`, where it has one branch and nothing was drawn into it.
-    fn plain(&self, i: usize) -> Option<(&Product, &Branch)> {
+    /// The product at `i` and its weight, where it has one and its sums are only stored.
+    fn plain(&self, i: usize) -> Option<(&Product, Part)> {
         let product = self.work[i].as_ref()?.product()?;
-        match product.branches.as_slice() {
-            [branch] if branch.then == Then::Store => Some((product, branch)),
+        match *parts(product) {
+            [part] if part.then == Then::Store => Some((product, part)),
             _ => None,
         }
     }
 
     /// A sum, a rotation, a store into the cache: what the result of the product at `i` is taken for next.
     fn draw_in_what_follows(&mut self, i: usize) {
-        let Some((product, branch)) = self.plain(i) else { return };
-        let (mut product, mut dst) = (product.clone(), branch.dst);
+        let Some((product, mut part)) = self.plain(i) else { return };
+        let (x, dst) = (product.x, part.dst);
+        let with = |part: Part| Product { sums: Sums::Parts(vec![part]), x, norm: None };
         let Some(mut j) = self.next(i, dst) else { return };
         match self.work[j] {
-            Some(Work::Step(Step::Add { dst: sum, x })) if x == dst && sum.rows == dst.rows => {
-                let free = self.none_between(i, j, |work| work.touches(sum)) && !overlap(product.x, sum);
+            Some(Work::Step(Step::Add { dst: sum, x: term })) if term == dst && sum.rows == dst.rows => {
+                let free = self.none_between(i, j, |work| work.touches(sum)) && !overlap(x, sum);
                 if free && self.dead(j, dst) {
-                    (product.branches[0].dst, product.branches[0].then) = (sum, Then::Add);
-                    self.replace(i, product, &[j]);
+                    self.replace(i, with(Part { dst: sum, then: Then::Add, ..part }), &[j]);
                 }
                 return;
             }
-            Some(Work::Step(Step::Rope { x, turns, head_dim })) if x == dst && product.branches[0].bias.is_none() => {
-                product.branches[0].then = Then::Turn { turns, head_dim };
-                if !self.replace(i, product.clone(), &[j]) {
+            Some(Work::Step(Step::Rope { x: turned, turns, head_dim })) if turned == dst => {
+                part.then = Then::Turn { turns, head_dim };
+                if !self.replace(i, with(part), &[j]) {
                     return;
                 }
                 let Some(next) = self.next(j, dst) else { return };
@@ -224,35 +190,30 @@ impl List<'_> {
             }
             _ => {}
         }
-        if let Some(Work::Step(Step::Copy { dst: kept, x })) = self.work[j]
-            && x == dst
+        if let Some(Work::Step(Step::Copy { dst: kept, x: copied })) = self.work[j]
+            && copied == dst
             && kept.dtype != DType::Q8_0
             && self.none_between(i, j, |work| work.touches(kept))
             && self.dead(j, dst)
         {
-            dst = kept;
-            product.branches[0].dst = dst;
-            self.replace(i, product, &[j]);
+            self.replace(i, with(Part { dst: kept, ..part }), &[j]);
         }
     }
 
     /// The other half of a gated MLP, and the product of both.
     fn draw_in_gate(&mut self, i: usize) {
-        let Some((gate, branch)) = self.plain(i) else { return };
-        let Some(j) = self.next(i, branch.dst) else { return };
+        let Some((product, gate)) = self.plain(i) else { return };
+        let x = product.x;
+        let Some(j) = self.next(i, gate.dst) else { return };
         let Some(Work::Step(Step::SwiGlu { gate: dst, up })) = self.work[j] else { return };
-        if dst != branch.dst {
-            return;
-        }
-        let up_at = (i + 1..j).rev().find(|&u| self.work[u].as_ref().is_some_and(|work| work.writes(up)));
-        let Some((u, other)) = up_at.and_then(|u| Some((u, self.plain(u)?))) else { return };
-        let same = other.0.x == gate.x && other.1.dst == up && self.layout.together(branch.w, other.1.w);
-        let free = self.none_between(i, u, |work| work.writes(gate.x) || work.touches(up))
+        let other = (i + 1..j).rev().find(|&u| self.work[u].as_ref().is_some_and(|work| work.writes(up)));
+        let Some((u, (other, part))) = other.and_then(|u| Some((u, self.plain(u)?))) else { return };
+        let same = dst == gate.dst && other.x == x && part.dst == up && self.layout.together(gate.w, part.w);
+        let free = self.none_between(i, u, |work| work.writes(x) || work.touches(up))
             && self.none_between(u, j, |work| work.touches(up));
-        if same && free && branch.bias.is_none() && other.1.bias.is_none() && self.dead(j, up) {
-            let branches = vec![branch.clone(), other.1.clone()];
-            let product = Product { x: gate.x, norm: None, branches, gated: true };
-            self.replace(i, product, &[u, j]);
+        if same && free && self.dead(j, up) {
+            let sums = Sums::SwiGlu { dst, gate: gate.w, up: part.w };
+            self.replace(i, Product { x, norm: None, sums }, &[u, j]);
         }
     }
 
@@ -297,7 +258,7 @@ impl List<'_> {
         for j in i + 1..self.work.len() {
             let Some(product) = self.work[i].as_ref().and_then(Work::product) else { return };
             let Some(work) = &self.work[j] else { continue };
-            if product.gated || product.branches.len() == MOST_BRANCHES {
+            if !(1..PARTS).contains(&parts(product).len()) {
                 return;
             }
             if let Some(other) = work.product().filter(|other| other.x == product.x)
@@ -313,17 +274,12 @@ impl List<'_> {
 
     /// The products at `i` and `j` as one, where that can be.
     fn joined(&self, i: usize, j: usize, a: &Product, b: &Product) -> Option<Product> {
-        let [branch] = b.branches.as_slice() else { return None };
+        let (before, &[part]) = (parts(a), parts(b)) else { return None };
         let can = a.norm == b.norm
-            && a.branches.iter().chain([branch]).all(|b| b.bias.is_none())
-            && self.layout.together(a.branches[0].w, branch.w)
-            && !overlap(a.x, branch.dst)
-            && !a.branches.iter().any(|b| overlap(b.dst, branch.dst))
-            && self.none_between(i, j, |work| work.touches(branch.dst));
-        can.then(|| {
-            let mut joined = a.clone();
-            joined.branches.push(branch.clone());
-            joined
-        })
+            && self.layout.together(before[0].w, part.w)
+            && !overlap(a.x, part.dst)
+            && !before.iter().any(|other| overlap(other.dst, part.dst))
+            && self.none_between(i, j, |work| work.touches(part.dst));
+        can.then(|| Product { sums: Sums::Parts([before, &[part]].concat()), ..a.clone() })
     }
 }

@@ -1,6 +1,7 @@
 //! Steps of a block of LLaMA, and what must not be drawn together.
 
 use super::*;
+use crate::gpu::turns::Table;
 
 /// Weights of one type lie together; everything is possible.
 struct Free;
@@ -70,9 +71,16 @@ fn first_block(v: DType) -> Vec<Work> {
     all[..end].to_vec()
 }
 
-fn branches(work: &Work) -> Vec<(u32, u32, bool)> {
-    let product = work.product().unwrap();
-    product.branches.iter().map(|b| (b.w.buffer, b.dst.buffer, matches!(b.then, Then::Turn { .. }))).collect()
+fn weights(work: &Work) -> Vec<(u32, u32, bool)> {
+    let parts = parts(work.product().unwrap()).iter();
+    parts.map(|part| (part.w.buffer, part.dst.buffer, matches!(part.then, Then::Turn { .. }))).collect()
+}
+
+fn gated(work: &Work) -> Option<(u32, u32)> {
+    match work.product()?.sums {
+        Sums::SwiGlu { gate, up, .. } => Some((gate.buffer, up.buffer)),
+        Sums::Parts(_) => None,
+    }
 }
 
 #[test]
@@ -80,21 +88,22 @@ fn a_block_is_five_pieces_of_work() {
     let work = first_block(DType::Q4_K);
     assert_eq!(work.len(), 5, "{work:#?}");
     // k and v go to the cache, k and q are turned.
-    assert_eq!(branches(&work[0]), [(101, 120, true), (102, 121, false), (103, 2, true)]);
+    assert_eq!(weights(&work[0]), [(101, 120, true), (102, 121, false), (103, 2, true)]);
     assert!(matches!(work[1], Work::Step(Step::Attention { .. })));
     let out = work[2].product().unwrap();
-    assert_eq!((out.branches[0].dst.buffer, out.branches[0].then, out.norm), (X, Then::Add, None));
+    assert_eq!((parts(out)[0].dst.buffer, parts(out)[0].then, out.norm), (X, Then::Add, None));
     let gate = work[3].product().unwrap();
-    assert!(gate.gated && gate.x.buffer == X && gate.norm.unwrap().weight.buffer == 105);
-    assert_eq!(branches(&work[4]), [(108, X, false)]);
+    assert_eq!((gated(&work[3]), gate.x.buffer), (Some((106, 107)), X));
+    assert_eq!(gate.norm.unwrap().weight.buffer, 105);
+    assert_eq!(weights(&work[4]), [(108, X, false)]);
 }
 
 #[test]
 fn another_type_of_weight_is_work_of_its_own() {
     let work = first_block(DType::Q6_K);
     assert_eq!(work.len(), 6);
-    assert_eq!(branches(&work[0]), [(101, 120, true), (103, 2, true)]);
-    assert_eq!(branches(&work[1]), [(102, 121, false)]);
+    assert_eq!(weights(&work[0]), [(101, 120, true), (103, 2, true)]);
+    assert_eq!(weights(&work[1]), [(102, 121, false)]);
     assert!(work[..2].iter().all(|w| w.product().unwrap().norm.is_some()));
 }
 
@@ -107,7 +116,7 @@ fn the_last_results_are_kept() {
     assert!(all.iter().any(|work| work.writes(up)) && all.iter().any(|work| work.writes(h)));
     // Once overwritten, they may go.
     steps.push(Step::RmsNorm { dst: up, x: row(6, 512), weight: row(8, 512), eps: 1e-5 });
-    assert!(fuse(steps, &Free).iter().any(|work| work.product().is_some_and(|p| p.gated)));
+    assert!(fuse(steps, &Free).iter().any(|work| gated(work).is_some()));
 }
 
 /// Steps that fuse, then a change that forbids it: each makes the list longer.
