@@ -5,9 +5,9 @@
 
 struct Params {
     weight: Weight,
-    // The row of the planes that is row `from` of the table, and how many rows follow.
+    // The row of the planes that is row `start` of the table, and how many rows follow.
     first: u32,
-    from: u32,
+    start: u32,
     rows: u32,
     n: u32,
     // Where ids begin, where dst begins.
@@ -31,8 +31,8 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     if i >= p.n {
         return;
     }
-    // Ids before `from`, and negative ones, become larger than any number of rows.
-    let row = ids[p.ids + i] - p.from;
+    // Ids before `start`, and negative ones, become larger than any number of rows.
+    let row = ids[p.ids + i] - p.start;
     if row >= p.rows {
         return;
     }

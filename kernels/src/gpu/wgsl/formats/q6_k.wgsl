@@ -9,9 +9,9 @@ fn quants(at: Weight, group: u32) -> Group {
     let low = (vec4(arena[at.high + 2u * group]) >> shifts) & vec4(0x03030303u);
     let high = (vec4(arena[at.high + 2u * group + 1u]) >> shifts) & vec4(0x03030303u);
     // code + 96 stays below 160, so that no byte carries into the next; less 128 it is code − 32.
-    let from = vec4(0x60606060u);
+    let offset = vec4(0x60606060u);
     let sign = vec4(0x80808080u);
-    return Group(((q.low | (low << vec4(4u))) + from) ^ sign, ((q.high | (high << vec4(4u))) + from) ^ sign);
+    return Group(((q.low | (low << vec4(4u))) + offset) ^ sign, ((q.high | (high << vec4(4u))) + offset) ^ sign);
 }
 
 fn scales(at: Weight, group: u32) -> vec3<f32> {
