@@ -11,9 +11,11 @@ mod backend;
 mod buffers;
 mod device;
 mod dispatch;
+mod formats;
 mod host;
 mod pipeline_cache;
 mod planes;
+mod product;
 mod rows;
 mod shader;
 mod step;
@@ -28,6 +30,7 @@ use buffers::{Buffers, STORAGE, Stored};
 use device::Device;
 use dispatch::{Dispatch, Encoder, MOST_DISPATCHES};
 use pipeline_cache::OnDisk;
+use product::{Context, Scratch};
 use step::Step;
 use turns::Turns;
 use wgpu::{Buffer, SubmissionIndex};
@@ -83,6 +86,8 @@ pub struct Gpu {
     /// Operations of the steps recorded.
     flops: u64,
     turns: Turns,
+    /// Activations in 8 bits, between two dispatches.
+    scratch: Scratch,
     /// What is read passes through it.
     readback: Option<Buffer>,
     fusing: bool,
@@ -107,6 +112,7 @@ impl Gpu {
             steps: Vec::new(),
             flops: 0,
             turns: Turns::default(),
+            scratch: Scratch::default(),
             readback: None,
             fusing: options.allow.fusing,
             submitted: None,
@@ -170,8 +176,11 @@ impl Gpu {
             return;
         }
         let mut dispatches = Vec::new();
+        // The host may have written since.
+        self.scratch.wrote(None);
         for step in steps {
             self.dispatches(step, &mut dispatches);
+            self.scratch.wrote(Some(step.written()));
         }
         let mut chunks = dispatches.chunks(MOST_DISPATCHES).peekable();
         let mut tail = Some(tail);
@@ -198,7 +207,10 @@ impl Gpu {
     /// What `step` is on the device.
     fn dispatches(&mut self, step: Step, out: &mut Vec<Dispatch>) {
         let b = &self.buffers;
+        let mut c = Context { buffers: b, facts: &self.device.facts, scratch: &mut self.scratch };
         match step {
+            Step::Matmul { dst, x, w, bias } => product::matmul(&mut c, out, dst, x, w, bias),
+            Step::GetRows { dst, table, ids } => product::get_rows(b, out, dst, table, ids),
             Step::RmsNorm { dst, x, weight, eps } => rows::rms_norm(b, out, dst, x, weight, eps),
             Step::LayerNorm { dst, x, weight, bias, eps } => {
                 rows::layer_norm(b, out, dst, x, weight, bias, eps);

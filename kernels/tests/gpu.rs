@@ -12,6 +12,8 @@ use pumice_kernels::{
     quant,
 };
 
+#[path = "gpu/products.rs"]
+mod products;
 #[path = "gpu/rows.rs"]
 mod rows;
 

@@ -169,8 +169,12 @@ impl Backend for Gpu {
 
 impl Gpu {
     /// Scratch that ops on `tensor` may need, so that no op has to ask for memory.
-    fn reserve(&mut self, _tensor: Tensor) -> Result<()> {
-        Ok(())
+    fn reserve(&mut self, tensor: Tensor) -> Result<()> {
+        let fits =
+            !tensor.dtype.is_quantized() || self.scratch.reserve(&mut self.device, &mut self.buffers.slots);
+        let Tensor { rows, cols, dtype, .. } = tensor;
+        let bytes = dtype.row_bytes(cols).unwrap_or(0).saturating_mul(rows);
+        if fits { Ok(()) } else { Err(self.out_of_memory(bytes, rows, cols, dtype)) }
     }
 
     /// Keeps what the host writes where an op will ask for it: integers, and single rows of floats.

@@ -6,7 +6,8 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use wgpu::{
-    Buffer, BufferDescriptor, BufferUsages, DeviceDescriptor, ErrorFilter, Features, MemoryHints, PollType, SubmissionIndex,
+    Buffer, BufferDescriptor, BufferUsages, DeviceDescriptor, ErrorFilter, Features, MemoryHints, PollType,
+    SubmissionIndex,
 };
 
 use super::{AdapterInfo, GpuOptions, adapter};

@@ -241,7 +241,10 @@ impl Product {
             && whole(self.x)
             && self.norm.is_none_or(|norm| whole(norm.weight))
             && parts.iter().all(|p| {
-                whole(p.w) && whole(p.dst) && bias(p) && p.w.dtype == parts[0].w.dtype
+                whole(p.w)
+                    && whole(p.dst)
+                    && bias(p)
+                    && p.w.dtype == parts[0].w.dtype
                     && (p.dst.dtype == DType::F32 || (p.dst.dtype == DType::F16 && p.then != Then::Add))
             })
             && one_extra(&parts);

@@ -3,6 +3,9 @@
 //! WGSL has no include. A shader is the text of a few files, one after the other: what lanes do together, what all share
 //! (`prelude.wgsl`), the decoder of a weight's format, the kernel. What else varies are override constants.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::HashMap;
 
 use wgpu::{
@@ -29,6 +32,12 @@ pub(super) enum Main {
     Add,
     Convert,
     ConvertQ8_0,
+    Quantize,
+    Decode,
+    DecodeFloat,
+    Tile,
+    TileFloat,
+    GetRows,
 }
 
 /// Which decoders a kernel is made with.
@@ -62,7 +71,7 @@ pub(super) struct Spec {
 impl Main {
     /// All of them.
     #[cfg(test)]
-    pub const ALL: [Main; 8] = [
+    pub const ALL: [Main; 14] = [
         Main::RmsNorm,
         Main::LayerNorm,
         Main::Rope,
@@ -71,6 +80,12 @@ impl Main {
         Main::Add,
         Main::Convert,
         Main::ConvertQ8_0,
+        Main::Quantize,
+        Main::Decode,
+        Main::DecodeFloat,
+        Main::Tile,
+        Main::TileFloat,
+        Main::GetRows,
     ];
 
     pub fn spec(self) -> Spec {
@@ -85,6 +100,35 @@ impl Main {
             Main::Add => plain(include_str!("wgsl/add.wgsl"), 1, 1),
             Main::Convert => plain(include_str!("wgsl/convert.wgsl"), 1, 1),
             Main::ConvertQ8_0 => plain(include_str!("wgsl/convert_q8_0.wgsl"), 1, 1),
+            Main::Quantize => Spec {
+                lanes: true,
+                ..plain(concat!(include_str!("wgsl/act.wgsl"), include_str!("wgsl/quantize.wgsl")), 2, 2)
+            },
+            Main::Decode => Spec {
+                source: concat!(
+                    include_str!("wgsl/act.wgsl"),
+                    include_str!("wgsl/parts.wgsl"),
+                    include_str!("wgsl/decode.wgsl")
+                ),
+                reads: 5,
+                writes: 3,
+                decoder: Decoder::Quantized,
+                lanes: true,
+            },
+            Main::DecodeFloat => Spec {
+                source: concat!(include_str!("wgsl/parts.wgsl"), include_str!("wgsl/decode_float.wgsl")),
+                reads: 5,
+                writes: 3,
+                decoder: Decoder::Float,
+                lanes: true,
+            },
+            Main::Tile => Spec { decoder: Decoder::Quantized, ..plain(include_str!("wgsl/tile.wgsl"), 5, 1) },
+            Main::TileFloat => {
+                Spec { decoder: Decoder::Float, ..plain(include_str!("wgsl/tile_float.wgsl"), 4, 1) }
+            }
+            Main::GetRows => {
+                Spec { decoder: Decoder::Any, ..plain(include_str!("wgsl/get_rows.wgsl"), 3, 1) }
+            }
         }
     }
 }
@@ -106,11 +150,6 @@ impl Kernel {
     }
 }
 
-/// The text of a decoder.
-fn decoder(format: DType) -> &'static str {
-    panic!("no shader reads {format}")
-}
-
 /// The text of the shader.
 pub(super) fn compose(main: Main, format: Option<DType>, subgroups: bool) -> String {
     let spec = main.spec();
@@ -123,7 +162,7 @@ pub(super) fn compose(main: Main, format: Option<DType>, subgroups: bool) -> Str
         });
     }
     parts.push(include_str!("wgsl/prelude.wgsl"));
-    parts.extend(format.map(decoder));
+    parts.extend(format.map(super::formats::decoder));
     parts.push(spec.source);
     parts.join("\n")
 }

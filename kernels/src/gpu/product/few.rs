@@ -39,7 +39,8 @@ pub(super) fn product(c: &mut Context, out: &mut Vec<Dispatch>, x: &Rows, target
             constants.push(("GROUPS", x_groups as u32));
         } else {
             let planes = many::round(c, out, x);
-            input = Input { codes: planes.codes, scales: planes.scales, ..Input::of_scratch(planes.buffer, x) };
+            input =
+                Input { codes: planes.codes, scales: planes.scales, ..Input::of_scratch(planes.buffer, x) };
             constants.push(("PLANES", 1));
         }
         Main::Decode

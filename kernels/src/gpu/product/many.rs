@@ -1,17 +1,19 @@
 //! Products of many rows of x: `quantize.wgsl` and `tile.wgsl`, or `tile_float.wgsl`.
 
 use super::{Context, Dispatch, Kernel, Main, Op, Rows, Target, groups};
+use crate::Tensor;
 use crate::gpu::{
     buffers::{STORAGE, Slots},
     device::Device,
     planes::ALIGN,
 };
-use crate::Tensor;
 
 /// Rows of weights of a tile.
 const TILE: usize = 64;
-/// Bytes for rows of x in 8 bits at most: 3,276 rows of a 7B model at a time. More rows go in several rounds.
+/// Bytes for rows of x in 8 bits at most: 3,276 rows of a 7B model at a time; more go in several rounds …
 const SCRATCH: u64 = 16 << 20;
+/// … and at least, however small bindings are: a row of any model.
+const LEAST_SCRATCH: u64 = 128 << 10;
 
 /// Where x lies in 8 bits between two dispatches.
 #[derive(Debug, Default)]
@@ -26,7 +28,7 @@ impl Scratch {
     /// Makes sure that it is there, before the first weight of blocks is used; false where there is no memory.
     pub fn reserve(&mut self, device: &mut Device, slots: &mut Slots) -> bool {
         if self.room.is_none() {
-            let bytes = SCRATCH.min(device.facts.segment_bytes);
+            let bytes = device.facts.segment_bytes.clamp(LEAST_SCRATCH, SCRATCH);
             self.room = device.buffer("rounded", bytes, STORAGE).map(|buffer| (slots.add(buffer), bytes));
         }
         self.room.is_some()

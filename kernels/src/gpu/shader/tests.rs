@@ -1,0 +1,121 @@
+//! Every shader in every combination: naga reads it, finds it valid, and can tell it to Vulkan, Metal and DirectX 12.
+
+use naga::{
+    back::{self, pipeline_constants::process_overrides},
+    valid::{Capabilities, ValidationFlags, Validator},
+};
+
+use super::*;
+
+/// All that shaders may ask of a device beside wgpu's own: what `unpack2x16float` and subgroups need.
+fn capabilities(subgroups: bool) -> Capabilities {
+    let mut all = Capabilities::SHADER_FLOAT16_IN_FLOAT32;
+    all.set(Capabilities::SUBGROUP, subgroups);
+    all
+}
+
+fn formats(decoder: Decoder) -> Vec<Option<DType>> {
+    let weights = DType::ALL.into_iter().filter(|t| *t != DType::I32);
+    match decoder {
+        Decoder::None => vec![None],
+        Decoder::Quantized => weights.filter(|t| t.is_quantized()).map(Some).collect(),
+        Decoder::Float => weights.filter(|t| !t.is_quantized()).map(Some).collect(),
+        Decoder::Any => weights.map(Some).collect(),
+    }
+}
+
+/// The override constants that a kernel is used with.
+fn constants(main: Main) -> Vec<Vec<(&'static str, u32)>> {
+    match main {
+        Main::Gelu => (0..3).map(|kind| vec![("KIND", kind)]).collect(),
+        Main::Convert => vec![vec![], vec![("TO_F16", 1)]],
+        Main::Quantize => vec![vec![], vec![("NORM", 1)]],
+        Main::Decode => {
+            let few = (1..=4).flat_map(|n| {
+                [
+                    vec![("N", n), ("GROUPS", 128 * n)],
+                    vec![("N", n), ("BOTH", 1), ("GROUPS", 128 * n), ("NORM", 1)],
+                    vec![("N", n), ("PLANES", 1)],
+                ]
+            });
+            few.collect()
+        }
+        Main::DecodeFloat => {
+            (1..=4).flat_map(|n| [vec![("N", n)], vec![("N", n), ("BOTH", 1), ("NORM", 1)]]).collect()
+        }
+        Main::Tile | Main::TileFloat => {
+            [1, 2, 4].map(|cols| vec![("COLS", cols), ("BIAS", 1), ("ADD", cols / 4)]).to_vec()
+        }
+        _ => vec![vec![]],
+    }
+}
+
+#[test]
+fn every_combination_is_valid_everywhere() {
+    for main in Main::ALL {
+        for format in formats(main.spec().decoder) {
+            for subgroups in [true, false] {
+                let text = compose(main, format, subgroups);
+                let what = format!("{main:?} of {format:?}, subgroups {subgroups}");
+                let module = naga::front::wgsl::parse_str(&text)
+                    .unwrap_or_else(|e| panic!("{what}: {}", e.emit_to_string(&text)));
+                let mut validator = Validator::new(ValidationFlags::all(), capabilities(subgroups));
+                let info = validator
+                    .validate(&module)
+                    .unwrap_or_else(|e| panic!("{what}: {}", e.emit_to_string(&text)));
+                for constants in constants(main) {
+                    let values = constants.iter().map(|&(name, v)| (name.to_owned(), f64::from(v))).collect();
+                    let (module, info) = process_overrides(&module, &info, None, &values)
+                        .unwrap_or_else(|e| panic!("{what} with {constants:?}: {e}"));
+                    translate(&format!("{what} with {constants:?}"), &module, &info);
+                }
+            }
+        }
+    }
+}
+
+/// To what Vulkan, Metal and DirectX 12 take.
+fn translate(what: &str, module: &naga::Module, info: &naga::valid::ModuleInfo) {
+    let options = back::spv::Options { lang_version: (1, 3), ..Default::default() };
+    let words = back::spv::write_vec(module, info, &options, None);
+    assert!(words.is_ok_and(|w| !w.is_empty()), "{what}: Vulkan");
+    let options =
+        back::msl::Options { lang_version: (2, 4), fake_missing_bindings: true, ..Default::default() };
+    let text = back::msl::write_string(module, info, &options, &Default::default());
+    assert!(text.is_ok_and(|(t, _)| !t.is_empty()), "{what}: Metal");
+    let options = back::hlsl::Options {
+        shader_model: back::hlsl::ShaderModel::V6_4,
+        fake_missing_bindings: true,
+        ..Default::default()
+    };
+    let pipeline = Default::default();
+    let mut text = String::new();
+    let mut writer = back::hlsl::Writer::new(&mut text, &options, &pipeline);
+    writer.write(module, info, None).unwrap_or_else(|e| panic!("{what}: DirectX 12: {e}"));
+}
+
+/// Bindings that a kernel declares are those that its bind group has.
+#[test]
+fn kernels_declare_what_they_bind() {
+    for main in Main::ALL {
+        let spec = main.spec();
+        let format = formats(spec.decoder)[0];
+        let text = compose(main, format, true);
+        let module = naga::front::wgsl::parse_str(&text).unwrap_or_else(|e| panic!("{main:?}: {e}"));
+        let mut bound: Vec<_> = module
+            .global_variables
+            .iter()
+            .filter_map(|(_, v)| {
+                let writes = match v.space {
+                    naga::AddressSpace::Storage { access } => access.contains(naga::StorageAccess::STORE),
+                    _ => return None,
+                };
+                v.binding.map(|b| (b.binding, writes))
+            })
+            .collect();
+        bound.sort_unstable();
+        let expected: Vec<_> = (1..=spec.reads + spec.writes).map(|b| (b, b > spec.reads)).collect();
+        assert_eq!(bound, expected, "{main:?}");
+        assert!(bound.len() <= 8, "{main:?} binds {} buffers, devices have 8", bound.len());
+    }
+}
