@@ -19,7 +19,11 @@ use pumice_runtime::{
     prompt::Format,
 };
 
-use crate::{holding::HoldingArgs, interrupt, terminal};
+use crate::{
+    device::{self, DeviceArgs, Grain},
+    holding::HoldingArgs,
+    interrupt, terminal,
+};
 
 /// Arguments of `pumice chat`.
 #[derive(ClapArgs)]
@@ -67,6 +71,12 @@ pub struct Args {
     /// Type of the KV cache: f16, f32 or q8_0 (half of f16's memory). llama.cpp's -ctk is understood too.
     #[arg(long = "cache-type", alias = "cache-type-k", value_name = "TYPE", default_value = "f16")]
     cache_type: String,
+    #[command(flatten)]
+    device: DeviceArgs,
+    /// Compute all on the CPU as well, tell where a GPU differs by more than rounding, and fail then: after every op (ops), or only
+    /// where the model reads, so that the GPU may fuse ops (passes).
+    #[arg(long, value_name = "GRAIN", num_args = 0..=1, require_equals = true, default_missing_value = "ops")]
+    check: Option<Grain>,
     /// Threads (0: one per physical core).
     #[arg(short = 't', long, value_name = "N", default_value_t = 0)]
     threads: usize,
@@ -130,7 +140,7 @@ pub fn run(mut args: Args) -> anyhow::Result<ExitCode> {
         (None, Some(shape)) => Model::Synthetic(shape),
         (None, None) => Model::Demo(Demo::find()?),
     };
-    let mut chat = open::open(&args, &model, stopped.clone())?;
+    let (mut chat, reports) = open::open(&args, &model, stopped.clone())?;
     let demo = match &model {
         Model::Demo(demo) => Some(demo),
         _ => None,
@@ -140,17 +150,18 @@ pub fn run(mut args: Args) -> anyhow::Result<ExitCode> {
     }
     // Without its eyes it is shown nothing.
     let demo = demo.filter(|_| !args.no_mmproj);
-    match args.prompt.take() {
+    let code = match args.prompt.take() {
         Some(prompt) => {
             if let Some(first) = demo.and_then(|demo| demo.pictures.first()).filter(|_| args.image.is_empty())
             {
                 terminal::note(&format!("picture: {} (--image PATH takes another)", first.display()));
                 args.image.push(first.clone());
             }
-            ask_once(&args, &mut chat, &prompt, &stopped)
+            ask_once(&args, &mut chat, &prompt, &stopped)?
         }
-        None => interactive::run(&args, &mut chat, demo, &stopped),
-    }
+        None => interactive::run(&args, &mut chat, demo, &stopped)?,
+    };
+    Ok(device::tell(&reports).unwrap_or(code))
 }
 
 /// One question, one answer.

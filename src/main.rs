@@ -6,6 +6,8 @@
 
 mod bench;
 mod chat;
+mod device;
+mod devices;
 mod holding;
 mod inspect;
 mod interrupt;
@@ -31,6 +33,8 @@ struct Args {
 enum Command {
     /// Ask a model about pictures: one question with -p, else a conversation.
     Chat(chat::Args),
+    /// List what can compute: GPUs with their limits, and the CPU.
+    Devices(devices::Args),
     /// Turn a checkpoint (Hugging Face folder, the authors' folder, LoRA, GGUF) into one GGUF file.
     Quantize(quantize::Args),
     /// Show what a GGUF file holds and what memory it needs.
@@ -44,7 +48,8 @@ enum Command {
 }
 
 /// llama.cpp's options of several letters behind one dash, and what clap knows them as.
-const ONE_DASH: [(&str, &str); 2] = [("-ctk", "--cache-type"), ("-mm", "--mmproj")];
+const ONE_DASH: [(&str, &str); 3] =
+    [("-ctk", "--cache-type"), ("-mm", "--mmproj"), ("-ngl", "--n-gpu-layers")];
 
 /// The command line with llama.cpp's one-dash options spelled out.
 fn spelled_out(args: impl Iterator<Item = OsString>) -> Vec<OsString> {
@@ -58,6 +63,7 @@ fn main() -> ExitCode {
     let args = Args::parse_from(spelled_out(std::env::args_os()));
     let outcome = match args.command {
         Command::Chat(args) => chat::run(args),
+        Command::Devices(args) => devices::run(&args),
         Command::Quantize(args) => quantize::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::Bench(args) => bench::run(args),

@@ -142,9 +142,17 @@ fn llama_options(options: &Options) -> LlamaOptions {
     LlamaOptions { ctx: options.ctx, cache_type: options.cache_type, ..LlamaOptions::default() }
 }
 
-/// The memory that the model will take, which must not be more than [`Options::memory`].
-fn plan(text: &File, mmproj: Option<&File>, options: &Options) -> Result<Plan> {
-    let plan = Plan::new(text, vision_file(text, mmproj, options)?, &llama_options(options))?;
+/// The memory that a chat will take: for choosing devices before it is opened.
+///
+/// # Errors
+/// As [`Plan::new`].
+pub fn plan(text: &File, mmproj: Option<&File>, options: &Options) -> Result<Plan> {
+    Ok(Plan::new(text, vision_file(text, mmproj, options)?, &llama_options(options))?)
+}
+
+/// The memory that a chat will take, which must not be more than [`Options::memory`].
+fn checked_plan(text: &File, mmproj: Option<&File>, options: &Options) -> Result<Plan> {
+    let plan = plan(text, mmproj, options)?;
     if let Some(free) = options.memory {
         plan.check(free)?;
     }
@@ -167,7 +175,7 @@ impl Chat {
         if options.holding != Holding::default() {
             // What does not fit is refused before it is read.
             let (text, mmproj) = files(Holding::default())?;
-            plan(&text, mmproj.as_ref(), &options)?;
+            checked_plan(&text, mmproj.as_ref(), &options)?;
         }
         let (text, mmproj) = files(options.holding)?;
         let mut chat = Self::from_files(&text, mmproj.as_ref(), devices, options)?;
@@ -189,7 +197,7 @@ impl Chat {
     ) -> Result<Self> {
         let start = Instant::now();
         let vision_file = vision_file(text, mmproj, &options)?;
-        let plan = plan(text, mmproj, &options)?;
+        let plan = checked_plan(text, mmproj, &options)?;
         let preprocess = vision_file.map(Preprocess::from_gguf).transpose()?;
         let vocabulary = Vocabulary::from_gguf(text)?;
         let format = match &options.template {

@@ -13,18 +13,22 @@ use anyhow::bail;
 use indicatif::{ProgressBar, ProgressStyle};
 use pumice_kernels::{
     Bytes, DType,
-    cpu::{Cpu, CpuOptions, Isa},
+    cpu::{CpuOptions, Isa},
 };
 use pumice_models::{config::LlamaConfig, gguf::File, plan::free_memory};
 use pumice_quantize::{FileType, synthetic::synthetic};
 use pumice_runtime::{
-    chat::{Chat, Options},
+    chat::{self, Chat, Options},
     prompt::ImagePlace,
     sample::SamplerOptions,
 };
 
 use super::{Args, demo::Demo};
-use crate::{Usage, holding, terminal};
+use crate::{
+    Usage,
+    device::{Placed, Placing, Reports},
+    holding, terminal,
+};
 
 /// What the command line names.
 pub enum Model {
@@ -36,18 +40,19 @@ pub enum Model {
     Demo(Demo),
 }
 
-/// Opens `model` as `args` say.
-pub fn open(args: &Args, model: &Model, cancel: Arc<AtomicBool>) -> anyhow::Result<Chat> {
+/// Opens `model` as `args` say. Where devices are compared, what that finds is in the reports.
+pub fn open(args: &Args, model: &Model, cancel: Arc<AtomicBool>) -> anyhow::Result<(Chat, Reports)> {
     let options = options(args, model, cancel.clone())?;
-    let cpu = Cpu::new(CpuOptions { threads: threads(args)?, isa: isa(args)? });
-    let mut chat = match model {
+    let (mut chat, reports) = match model {
         Model::File(folder) if folder.join("config.json").is_file() => bail!(
             "{0}: is a checkpoint's folder; make a GGUF file of it: pumice quantize {0} Q4_K_M",
             folder.display()
         ),
         Model::File(path) | Model::Demo(Demo { model: path, .. }) => {
-            let options = Options { ctx: context(args, &File::open(path)?)?, ..options };
-            Chat::open(path, Box::new(cpu), options)?
+            let text = File::open(path)?;
+            let mmproj = args.mmproj.as_deref().filter(|_| options.vision).map(File::open).transpose()?;
+            let (placed, options) = place(args, (&text, mmproj.as_ref()), options)?;
+            (Chat::open(path, placed.devices, options)?, placed.reports)
         }
         Model::Synthetic(shape) => {
             terminal::note(&format!(
@@ -59,13 +64,30 @@ pub fn open(args: &Args, model: &Model, cancel: Arc<AtomicBool>) -> anyhow::Resu
             };
             let bytes = synthetic(shape, file_type)?;
             let file = File::from_bytes(&format!("synthetic {shape}"), Bytes::new(bytes))?;
-            let options = Options { ctx: context(args, &file)?, ..options };
-            Chat::from_files(&file, None, Box::new(cpu), options)?
+            let (placed, options) = place(args, (&file, None), options)?;
+            (Chat::from_files(&file, None, placed.devices, options)?, placed.reports)
         }
     };
     holding::note(chat.unlocked());
     show_progress(&mut chat, cancel);
-    Ok(chat)
+    Ok((chat, reports))
+}
+
+/// The devices for a model, and the options as they are with it.
+fn place(
+    args: &Args,
+    (text, mmproj): (&File, Option<&File>),
+    options: Options,
+) -> anyhow::Result<(Placed, Options)> {
+    let options = Options { ctx: context(args, text)?, ..options };
+    let placed = args.device.place(&Placing {
+        cpu: CpuOptions { threads: threads(args)?, isa: isa(args)? },
+        plan: &chat::plan(text, mmproj, &options)?,
+        free: options.memory,
+        check: args.check,
+    })?;
+    let options = Options { memory: placed.memory, ..options };
+    Ok((placed, options))
 }
 
 fn options(args: &Args, model: &Model, cancel: Arc<AtomicBool>) -> anyhow::Result<Options> {

@@ -5,6 +5,7 @@ mod bench;
 mod bench_limits;
 mod chatting;
 mod demo;
+mod devices;
 mod falling_back;
 mod golden;
 mod house;

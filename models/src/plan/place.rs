@@ -3,6 +3,8 @@
 //! The rules are those of [`pumice_kernels::Split`]: the embedding table stays with the host, the output goes where the last layer
 //! is, activations are on both. A test lets a `Split` of two tallies load the same model and compares.
 
+use pumice_kernels::Share;
+
 use super::Plan;
 
 /// Room that a device needs beside tensors: pieces of the file on their way, activations rounded to 8 bits, partial sums of attention,
@@ -30,6 +32,11 @@ pub struct Host {
 }
 
 impl Plan {
+    /// What a [`pumice_kernels::Split`] with the first `layers` on a device must know of the model.
+    pub fn share(&self, layers: usize) -> Share {
+        Share { layers, of: self.layers.len(), tied: self.config.tied }
+    }
+
     /// Where the bytes are with the first `layers` of the text model on a device, and tower and projector with them or not.
     ///
     /// Without any layer the text model is wholly on the host.

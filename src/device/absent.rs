@@ -1,0 +1,60 @@
+//! No graphics processors: the program was built without them (feature `gpu`).
+
+use pumice_kernels::{Backend, split::Share};
+
+use super::{Choice, Placing, Reports};
+use crate::{Usage, devices::Row};
+
+/// Whether this program can use any.
+pub const BUILT: bool = false;
+
+/// None.
+pub fn rows() -> Vec<Row> {
+    Vec::new()
+}
+
+/// There is none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Adapter {}
+
+/// There is none.
+pub enum Device {}
+
+/// No adapter; an error where one is asked for.
+pub fn pick(choice: Choice, flag: &str) -> anyhow::Result<Option<Adapter>> {
+    match choice {
+        Choice::Auto | Choice::Cpu => Ok(None),
+        Choice::Gpu(_) => Err(Usage(format!(
+            "{flag} gpu: this pumice was built without GPUs (the feature gpu); build it with them, or take --device cpu"
+        ))
+        .into()),
+    }
+}
+
+impl Adapter {
+    pub fn is_unified(&self) -> bool {
+        match *self {}
+    }
+
+    pub fn open(&self) -> anyhow::Result<Device> {
+        match *self {}
+    }
+}
+
+impl Device {
+    pub fn name(&self) -> String {
+        match *self {}
+    }
+
+    pub fn fits(&mut self, _: u64) -> bool {
+        match *self {}
+    }
+
+    pub fn alone(self, _: &Placing<'_>, _: &mut Reports) -> Box<dyn Backend> {
+        match self {}
+    }
+
+    pub fn split(self, _: &Placing<'_>, _: Share, _: &mut Reports) -> Box<dyn Backend> {
+        match self {}
+    }
+}
