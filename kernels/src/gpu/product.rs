@@ -12,6 +12,8 @@
 
 mod few;
 mod many;
+#[cfg(test)]
+mod tests;
 
 use super::{
     buffers::{Buffers, Place},
@@ -81,6 +83,15 @@ pub(super) enum Then {
     Turn { turns: Table, head_dim: usize },
 }
 
+impl Then {
+    fn bias(self) -> Option<Tensor> {
+        match self {
+            Then::Bias(bias) => Some(bias),
+            _ => None,
+        }
+    }
+}
+
 /// What products are made with.
 pub(super) struct Context<'a> {
     pub buffers: &'a Buffers,
@@ -125,13 +136,10 @@ impl Target {
             stride: part.dst.cols as u32,
             half,
             add: part.then == Then::Add,
-            bias: match part.then {
-                Then::Bias(bias) => {
-                    let place = b.place(bias);
-                    Some((place.buffer, place.at + w.from as u32))
-                }
-                _ => None,
-            },
+            bias: part.then.bias().map(|bias| {
+                let place = b.place(bias);
+                (place.buffer, place.at + w.from as u32)
+            }),
             turn: match part.then {
                 Then::Turn { turns, head_dim } => Some((turns, head_dim)),
                 _ => None,
@@ -202,29 +210,40 @@ pub(super) fn matmul(
 }
 
 impl Product {
-    /// Its dispatches, added to `out`; false, and nothing added, where no kernel does all of it at once: operands lie apart, formats
-    /// or shapes do not fit. It may do for fewer things fused, and [`matmul`] does for all.
+    /// Whether there is a kernel for all of it at once. There is none where operands lie in several parts, weights in several
+    /// buffers, or formats and shapes do not fit. It may be there for fewer things fused; [`matmul`] does for all.
+    pub fn possible(&self, b: &Buffers) -> bool {
+        self.plan(b).is_some()
+    }
+
+    /// Its dispatches, added to `out`; false, and nothing added, where it is not [`Product::possible`].
     pub fn dispatches(&self, c: &mut Context, out: &mut Vec<Dispatch>) -> bool {
-        let swiglu = matches!(self.sums, Sums::SwiGlu { .. });
-        let Some((x, targets)) = self.located(c.buffers) else { return false };
+        let Some((x, targets)) = self.plan(c.buffers) else { return false };
         if x.n <= FEW {
-            let together = targets.iter().all(|t| t.arena == targets[0].arena);
-            let widths = !swiglu || targets[0].rows == targets[1].rows;
-            if !together || !widths || !few::takes(&x, targets[0].format) {
-                return false;
-            }
-            few::product(c, out, &x, &targets, swiglu);
-            return true;
+            few::product(c, out, &x, &targets, matches!(self.sums, Sums::SwiGlu { .. }));
+        } else {
+            many::product(c, out, &x, &targets);
         }
-        let plain = targets.iter().all(|t| !t.half && t.turn.is_none());
-        if swiglu || !plain || (x.norm.is_some() && !targets[0].format.is_quantized()) {
-            return false;
-        }
-        many::product(c, out, &x, &targets);
         true
     }
 
-    /// Its operands, where each lies in one part and all weights are of one format.
+    /// What a kernel is told, where there is one.
+    fn plan(&self, b: &Buffers) -> Option<(Rows, Vec<Target>)> {
+        let swiglu = matches!(self.sums, Sums::SwiGlu { .. });
+        let (x, targets) = self.located(b)?;
+        let first = targets[0];
+        let kernel = if x.n <= FEW {
+            few::takes(&x, first.format)
+                && targets.iter().all(|t| t.arena == first.arena)
+                && (!swiglu || targets.iter().all(|t| t.rows == first.rows))
+        } else {
+            let plain = targets.iter().all(|t| !t.half && t.turn.is_none());
+            plain && !swiglu && (x.norm.is_none() || first.format.is_quantized())
+        };
+        kernel.then_some((x, targets))
+    }
+
+    /// Its operands, where each lies in one part, all weights are of one format, and no buffer is both read and written.
     fn located(&self, b: &Buffers) -> Option<(Rows, Vec<Target>)> {
         let parts = match &self.sums {
             Sums::Parts(parts) => parts.clone(),
@@ -232,21 +251,22 @@ impl Product {
                 [gate, up].map(|w| Part { w, dst, then: Then::Store }).to_vec()
             }
         };
-        let whole = |t: Tensor| b.places(t).len() == 1;
-        let bias = |part: &Part| match part.then {
-            Then::Bias(bias) => whole(bias),
-            _ => true,
+        let mut read = vec![self.x];
+        read.extend(self.norm.map(|norm| norm.weight));
+        for part in &parts {
+            read.push(part.w);
+            read.extend(part.then.bias());
+        }
+        let whole = |t: &Tensor| b.places(*t).len() == 1;
+        let apart = |t: &Part| read.iter().all(|r| r.buffer != t.dst.buffer);
+        let kept = |t: &Part| match t.dst.dtype {
+            DType::F32 => true,
+            DType::F16 => t.then != Then::Add && t.dst.cols.is_multiple_of(2),
+            _ => false,
         };
         let fit = (1..=PARTS).contains(&parts.len())
-            && whole(self.x)
-            && self.norm.is_none_or(|norm| whole(norm.weight))
-            && parts.iter().all(|p| {
-                whole(p.w)
-                    && whole(p.dst)
-                    && bias(p)
-                    && p.w.dtype == parts[0].w.dtype
-                    && (p.dst.dtype == DType::F32 || (p.dst.dtype == DType::F16 && p.then != Then::Add))
-            })
+            && read.iter().all(whole)
+            && parts.iter().all(|p| whole(&p.dst) && apart(p) && kept(p) && p.w.dtype == parts[0].w.dtype)
             && one_extra(&parts);
         fit.then(|| {
             let targets = parts.iter().map(|p| Target::new(b, p, &b.place(p.w), &b.place(p.dst))).collect();
