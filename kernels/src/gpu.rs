@@ -7,6 +7,7 @@
 //! Failures of a device surface at `load`, `alloc` and `read`; until then ops do nothing.
 
 mod adapter;
+mod attend;
 mod backend;
 mod buffers;
 mod device;
@@ -20,8 +21,10 @@ mod rows;
 mod shader;
 mod step;
 mod times;
+mod top_k;
 mod turns;
 mod upload;
+mod workspace;
 
 use std::path::PathBuf;
 
@@ -34,6 +37,7 @@ use product::{Context, Scratch};
 use step::Step;
 use turns::Turns;
 use wgpu::{Buffer, SubmissionIndex};
+use workspace::Workspace;
 
 use crate::{DType, Error, Result, Tensor};
 
@@ -88,6 +92,8 @@ pub struct Gpu {
     turns: Turns,
     /// Activations in 8 bits, between two dispatches.
     scratch: Scratch,
+    /// What other ops leave between two dispatches.
+    workspace: Workspace,
     /// What is read passes through it.
     readback: Option<Buffer>,
     fusing: bool,
@@ -113,6 +119,7 @@ impl Gpu {
             flops: 0,
             turns: Turns::default(),
             scratch: Scratch::default(),
+            workspace: Workspace::default(),
             readback: None,
             fusing: options.allow.fusing,
             submitted: None,
@@ -220,7 +227,11 @@ impl Gpu {
             Step::Gelu { x, kind } => rows::gelu(b, out, x, kind),
             Step::Add { dst, x } => rows::add(b, out, dst, x),
             Step::Copy { dst, x } => rows::copy(b, out, dst, x),
-            other => panic!("{other:?} is not on the device yet"),
+            Step::Attention { dst, q, k, v, positions, keys, head_dim } => {
+                let a = attend::Attention { dst, q, k, v, positions, keys, head_dim };
+                attend::attention(b, self.device.info.kind, || self.workspace.number(), out, &a);
+            }
+            Step::TopK { dst, x, among } => top_k::top_k(b, self.workspace.number(), out, dst, x, among),
         }
     }
 

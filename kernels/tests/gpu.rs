@@ -12,10 +12,14 @@ use pumice_kernels::{
     quant,
 };
 
+#[path = "gpu/attention.rs"]
+mod attention;
 #[path = "gpu/products.rs"]
 mod products;
 #[path = "gpu/rows.rs"]
 mod rows;
+#[path = "gpu/top_k.rs"]
+mod top_k;
 
 /// A GPU that may use what `allow` says; `None`, and a word on it, where there is none.
 fn gpu(allow: Allow) -> Option<Gpu> {

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use super::{
-    Gpu,
+    Gpu, attend,
     buffers::Stored,
     step::Step,
+    top_k,
     turns::{Table, Turns},
 };
 use crate::{Backend, Bytes, DType, Error, Gelu, Result, Tensor, count::Op, shapes};
@@ -45,6 +46,11 @@ impl Backend for Gpu {
         let host = (dtype == DType::I32).then(|| vec![0; rows * cols]);
         let tensor = self.push(Stored { parts, host }, rows, cols, dtype);
         self.reserve(tensor)?;
+        // They may be queries.
+        let sums = if dtype == DType::F32 { attend::scratch_for(rows, cols) } else { 0 };
+        if !self.grow(sums) {
+            return Err(self.out_of_memory(sums as usize, rows, cols, dtype));
+        }
         Ok(tensor)
     }
 
@@ -139,6 +145,8 @@ impl Backend for Gpu {
             None => k.rows,
             Some(p) => self.integers(p).into_iter().map(|at| shapes::seen(at, k)).max().unwrap_or(0),
         };
+        let a = attend::Attention { dst, q, k, v, positions, keys, head_dim };
+        self.grow_late(attend::scratch(&self.buffers, self.device.info.kind, &a), dst);
         self.record(Step::Attention { dst, q, k, v, positions, keys, head_dim });
     }
 
@@ -163,6 +171,7 @@ impl Backend for Gpu {
 
     fn top_k(&mut self, dst: Tensor, x: Tensor, among: usize) {
         shapes::top_k(dst, x, among);
+        self.grow_late(top_k::scratch(x.rows, among, dst.cols / 2), dst);
         self.record(Step::TopK { dst, x, among });
     }
 }

@@ -38,6 +38,10 @@ pub(super) enum Main {
     Tile,
     TileFloat,
     GetRows,
+    Attention,
+    AttentionSplit,
+    Combine,
+    TopK,
 }
 
 /// Which decoders a kernel is made with.
@@ -71,7 +75,7 @@ pub(super) struct Spec {
 impl Main {
     /// All of them.
     #[cfg(test)]
-    pub const ALL: [Main; 14] = [
+    pub const ALL: [Main; 18] = [
         Main::RmsNorm,
         Main::LayerNorm,
         Main::Rope,
@@ -86,6 +90,10 @@ impl Main {
         Main::Tile,
         Main::TileFloat,
         Main::GetRows,
+        Main::Attention,
+        Main::AttentionSplit,
+        Main::Combine,
+        Main::TopK,
     ];
 
     pub fn spec(self) -> Spec {
@@ -129,6 +137,16 @@ impl Main {
             Main::GetRows => {
                 Spec { decoder: Decoder::Any, ..plain(include_str!("wgsl/get_rows.wgsl"), 3, 1) }
             }
+            Main::Attention => {
+                plain(concat!(include_str!("wgsl/cache.wgsl"), include_str!("wgsl/attention.wgsl")), 4, 1)
+            }
+            Main::AttentionSplit => plain(
+                concat!(include_str!("wgsl/cache.wgsl"), include_str!("wgsl/attention_split.wgsl")),
+                4,
+                1,
+            ),
+            Main::Combine => plain(include_str!("wgsl/combine.wgsl"), 1, 1),
+            Main::TopK => plain(include_str!("wgsl/top_k.wgsl"), 1, 2),
         }
     }
 }
