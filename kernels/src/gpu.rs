@@ -13,6 +13,7 @@ mod buffers;
 mod device;
 mod dispatch;
 mod formats;
+mod fuse;
 mod host;
 mod pipeline_cache;
 mod planes;
@@ -32,8 +33,9 @@ pub use adapter::{AdapterInfo, Kind, adapters};
 use buffers::{Buffers, STORAGE, Stored};
 use device::Device;
 use dispatch::{Dispatch, Encoder, MOST_DISPATCHES};
+use fuse::{Layout, Work};
 use pipeline_cache::OnDisk;
-use product::{Context, Scratch};
+use product::{Context, Product, Scratch};
 use step::Step;
 use turns::Turns;
 use wgpu::{Buffer, SubmissionIndex};
@@ -80,6 +82,22 @@ impl Default for Allow {
 /// Operations after which what is recorded is submitted: a tenth of a second of a slow device, so that systems do not take it
 /// for hung (Windows waits two), and that whoever waits sees progress.
 const SUBMIT_FLOPS: u64 = 100_000_000_000;
+
+/// What fusing asks about tensors.
+struct Arrangement<'a>(&'a Buffers);
+
+impl Layout for Arrangement<'_> {
+    fn together(&self, a: Tensor, b: Tensor) -> bool {
+        match (self.0.places(a).as_slice(), self.0.places(b).as_slice()) {
+            ([one], [other]) => a.dtype == b.dtype && one.buffer == other.buffer,
+            _ => false,
+        }
+    }
+
+    fn possible(&self, product: &Product) -> bool {
+        product.possible(self.0)
+    }
+}
 
 /// A device of an adapter.
 pub struct Gpu {
@@ -185,9 +203,13 @@ impl Gpu {
         let mut dispatches = Vec::new();
         // The host may have written since.
         self.scratch.wrote(None);
-        for step in steps {
-            self.dispatches(step, &mut dispatches);
-            self.scratch.wrote(Some(step.written()));
+        let work = match self.fusing {
+            true => fuse::fuse(steps, &Arrangement(&self.buffers)),
+            false => steps.into_iter().map(Work::Step).collect(),
+        };
+        for work in work {
+            self.dispatches(&work, &mut dispatches);
+            work.written().for_each(|t| self.scratch.wrote(Some(t)));
         }
         let mut chunks = dispatches.chunks(MOST_DISPATCHES).peekable();
         let mut tail = Some(tail);
@@ -211,10 +233,18 @@ impl Gpu {
         }
     }
 
-    /// What `step` is on the device.
-    fn dispatches(&mut self, step: Step, out: &mut Vec<Dispatch>) {
+    /// What `work` is on the device.
+    fn dispatches(&mut self, work: &Work, out: &mut Vec<Dispatch>) {
         let b = &self.buffers;
         let mut c = Context { buffers: b, facts: &self.device.facts, scratch: &mut self.scratch };
+        let step = match work {
+            Work::Step(step) => *step,
+            Work::Product(product) => {
+                let done = product.dispatches(&mut c, out);
+                assert!(done, "fused what no kernel does: {product:?}");
+                return;
+            }
+        };
         match step {
             Step::Matmul { dst, x, w, bias } => product::matmul(&mut c, out, dst, x, w, bias),
             Step::GetRows { dst, table, ids } => product::get_rows(b, out, dst, table, ids),

@@ -55,17 +55,18 @@ impl Work {
         }
     }
 
-    /// Whether `what` is true of a tensor that is written.
-    fn writes_some(&self, what: impl Fn(Tensor) -> bool) -> bool {
-        match self {
-            Work::Step(step) => what(step.written()),
-            Work::Product(Product { sums: Sums::SwiGlu { dst, .. }, .. }) => what(*dst),
-            Work::Product(product) => parts(product).iter().any(|part| what(part.dst)),
-        }
+    /// The tensors that are written.
+    pub fn written(&self) -> impl Iterator<Item = Tensor> {
+        let (one, many) = match self {
+            Work::Step(step) => (Some(step.written()), &[][..]),
+            Work::Product(Product { sums: Sums::SwiGlu { dst, .. }, .. }) => (Some(*dst), &[][..]),
+            Work::Product(product) => (None, parts(product)),
+        };
+        one.into_iter().chain(many.iter().map(|part| part.dst))
     }
 
     fn writes(&self, t: Tensor) -> bool {
-        self.writes_some(|w| overlap(w, t))
+        self.written().any(|w| overlap(w, t))
     }
 
     fn touches(&self, t: Tensor) -> bool {
@@ -75,7 +76,7 @@ impl Work {
     /// Whether all of `t` is written without having been read.
     fn overwrites(&self, t: Tensor) -> bool {
         let covers = |w: Tensor| w.buffer == t.buffer && w.first <= t.first && w.first + w.rows >= t.first + t.rows;
-        !self.reads(t) && self.writes_some(covers)
+        !self.reads(t) && self.written().any(covers)
     }
 
     fn product(&self) -> Option<&Product> {
