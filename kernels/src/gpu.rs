@@ -117,6 +117,8 @@ pub struct Gpu {
     fusing: bool,
     /// The last submission.
     submitted: Option<SubmissionIndex>,
+    /// Dispatches so far.
+    dispatched: u64,
 }
 
 impl Gpu {
@@ -141,6 +143,7 @@ impl Gpu {
             readback: None,
             fusing: options.allow.fusing,
             submitted: None,
+            dispatched: 0,
         })
     }
 
@@ -152,6 +155,11 @@ impl Gpu {
     /// Whether `bytes` more would be granted: asks for them, and lets them go again.
     pub fn fits(&mut self, bytes: u64) -> bool {
         self.device.fits(bytes)
+    }
+
+    /// Kernels run so far: what a token costs beside its bytes, some microseconds each.
+    pub fn dispatches(&self) -> u64 {
+        self.dispatched
     }
 
     /// Ends the device, as a fault or a pulled plug would: for tests of what goes on then.
@@ -208,9 +216,10 @@ impl Gpu {
             false => steps.into_iter().map(Work::Step).collect(),
         };
         for work in work {
-            self.dispatches(&work, &mut dispatches);
+            self.plan(&work, &mut dispatches);
             work.written().for_each(|t| self.scratch.wrote(Some(t)));
         }
+        self.dispatched += dispatches.len() as u64;
         let mut chunks = dispatches.chunks(MOST_DISPATCHES).peekable();
         let mut tail = Some(tail);
         loop {
@@ -234,7 +243,7 @@ impl Gpu {
     }
 
     /// What `work` is on the device.
-    fn dispatches(&mut self, work: &Work, out: &mut Vec<Dispatch>) {
+    fn plan(&mut self, work: &Work, out: &mut Vec<Dispatch>) {
         let b = &self.buffers;
         let mut c = Context { buffers: b, facts: &self.device.facts, scratch: &mut self.scratch };
         let step = match work {

@@ -14,6 +14,8 @@ use pumice_kernels::{
 
 #[path = "gpu/attention.rs"]
 mod attention;
+#[path = "gpu/fused.rs"]
+mod fused;
 #[path = "gpu/products.rs"]
 mod products;
 #[path = "gpu/rows.rs"]

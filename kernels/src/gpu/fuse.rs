@@ -75,7 +75,8 @@ impl Work {
 
     /// Whether all of `t` is written without having been read.
     fn overwrites(&self, t: Tensor) -> bool {
-        let covers = |w: Tensor| w.buffer == t.buffer && w.first <= t.first && w.first + w.rows >= t.first + t.rows;
+        let covers =
+            |w: Tensor| w.buffer == t.buffer && w.first <= t.first && w.first + w.rows >= t.first + t.rows;
         !self.reads(t) && self.written().any(covers)
     }
 
@@ -244,7 +245,9 @@ impl List<'_> {
     fn norm_within(&mut self, i: usize, readers: &[usize], x: Tensor, norm: Norm) {
         let normed: Vec<_> = readers
             .iter()
-            .filter_map(|&j| Some(Product { x, norm: Some(norm), ..self.work[j].as_ref()?.product()?.clone() }))
+            .filter_map(|&j| {
+                Some(Product { x, norm: Some(norm), ..self.work[j].as_ref()?.product()?.clone() })
+            })
             .collect();
         if normed.iter().all(|product| self.layout.possible(product)) {
             self.work[i] = None;

@@ -33,7 +33,8 @@ const H: u32 = 1;
 fn block(layer: u32, v: DType) -> Vec<Step> {
     let w = |i: u32, m, k, dtype| weight(100 * (layer + 1) + i, m, k, dtype);
     let norm = |i| row(100 * (layer + 1) + i, 256);
-    let (x, h, q, k, vs, attn) = (row(X, 256), row(H, 256), row(2, 256), row(3, 256), row(4, 256), row(5, 256));
+    let (x, h, q, k, vs, attn) =
+        (row(X, 256), row(H, 256), row(2, 256), row(3, 256), row(4, 256), row(5, 256));
     let (gate, up) = (row(6, 512), row(7, 512));
     let cache = |i: u32| Tensor { first: 0, rows: 6, dtype: DType::F16, ..w(20 + i, 8, 256, DType::F16) };
     let last = |t: Tensor| t.rows(5, 1);
@@ -130,8 +131,14 @@ fn nothing_moves_past_what_it_depends_on() {
 
     // y += w·x: not where y is read between, nor where the product is read later.
     assert_eq!(count(&[matmul(h, x), Step::Add { dst: y, x: h }, over(h)]), 2);
-    assert_eq!(count(&[matmul(h, x), Step::Copy { dst: row(22, 256), x: y }, Step::Add { dst: y, x: h }, over(h)]), 4);
-    assert_eq!(count(&[matmul(h, x), Step::Add { dst: y, x: h }, Step::Copy { dst: row(22, 256), x: h }, over(h)]), 4);
+    assert_eq!(
+        count(&[matmul(h, x), Step::Copy { dst: row(22, 256), x: y }, Step::Add { dst: y, x: h }, over(h)]),
+        4
+    );
+    assert_eq!(
+        count(&[matmul(h, x), Step::Add { dst: y, x: h }, Step::Copy { dst: row(22, 256), x: h }, over(h)]),
+        4
+    );
     // x += w·x would be read while it is written.
     assert_eq!(count(&[matmul(h, x), Step::Add { dst: x, x: h }, over(h)]), 3);
     // The norm: not where x changes before the product.
