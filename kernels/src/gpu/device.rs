@@ -54,7 +54,8 @@ impl Device {
         let (adapter, info) = adapter::choose(options.adapter)?;
         let allow = &options.allow;
         let facts = Facts {
-            subgroups: allow.subgroups && info.subgroup.is_some(),
+            // Of four lanes at least, as `subgroup.wgsl` asks.
+            subgroups: allow.subgroups && info.subgroup.is_some_and(|(least, _)| least >= 4),
             cooperative_matrix: match allow.cooperative_matrix {
                 // Its tiles are f16.
                 true if info.f16 => info.cooperative_matrix.clone(),

@@ -10,7 +10,7 @@
 //! and after it a bias, a sum, SwiGLU, RoPE, or the way into a cache. [`Product`] says what is wanted and tells the dispatches,
 //! or that there is no such kernel. With many rows the norm, bias and sum are.
 
-mod few;
+pub(in crate::gpu) mod few;
 mod many;
 #[cfg(test)]
 mod tests;
@@ -207,6 +207,7 @@ pub(super) fn matmul(
             many::product(c, out, &x, &targets);
         }
     }
+    c.scratch.wrote(Some(dst));
 }
 
 impl Product {
@@ -223,6 +224,10 @@ impl Product {
             few::product(c, out, &x, &targets, matches!(self.sums, Sums::SwiGlu { .. }));
         } else {
             many::product(c, out, &x, &targets);
+        }
+        match &self.sums {
+            Sums::Parts(parts) => parts.iter().for_each(|part| c.scratch.wrote(Some(part.dst))),
+            Sums::SwiGlu { dst, .. } => c.scratch.wrote(Some(*dst)),
         }
         true
     }

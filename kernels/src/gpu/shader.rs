@@ -57,6 +57,19 @@ pub(super) enum Decoder {
     Any,
 }
 
+impl Decoder {
+    /// Whether a kernel is made with the decoder of `format`, or, without one, with none.
+    fn takes(self, format: Option<DType>) -> bool {
+        match (self, format) {
+            (Decoder::None, format) => format.is_none(),
+            (_, None | Some(DType::I32)) => false,
+            (Decoder::Quantized, Some(format)) => format.is_quantized(),
+            (Decoder::Float, Some(format)) => !format.is_quantized(),
+            (Decoder::Any, Some(_)) => true,
+        }
+    }
+}
+
 /// What a kernel is made of and binds.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Spec {
@@ -171,6 +184,7 @@ impl Kernel {
 /// The text of the shader.
 pub(super) fn compose(main: Main, format: Option<DType>, subgroups: bool) -> String {
     let spec = main.spec();
+    assert!(spec.decoder.takes(format), "{main:?} of {format:?}");
     let mut parts = Vec::new();
     if spec.lanes {
         // The directive that it begins with must come before all else.

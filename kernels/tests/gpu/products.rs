@@ -49,7 +49,7 @@ fn product(b: &mut dyn Backend, dtype: DType, n: usize, k: usize, m: usize, bias
 fn agree_over(dtype: DType, shapes: &[[usize; 3]]) {
     let of = |b: &mut dyn Backend, i: usize| {
         let [n, k, m] = shapes[i];
-        product(b, dtype, n, k, m, i % 3 == 0)
+        product(b, dtype, n, k, m, i.is_multiple_of(3))
     };
     let mut cpu = Cpu::new(CpuOptions { threads: 1, isa: Some(Isa::Scalar) });
     let want: Vec<_> = (0..shapes.len()).map(|i| of(&mut cpu, i)).collect();

@@ -18,10 +18,11 @@ pub(super) fn takes(x: &Rows, format: DType) -> bool {
     format.is_quantized() || x.k.is_multiple_of(4)
 }
 
-/// What the sums of lanes and tables of decoders take of workgroup memory, in bytes.
-fn lanes_bytes(subgroups: bool) -> usize {
+/// Workgroup memory that `decode.wgsl` takes with `groups` of x in it, in bytes.
+pub(in crate::gpu) fn workgroup_bytes(groups: usize, subgroups: bool) -> usize {
     // `lanes` of subgroup.wgsl or workgroup.wgsl, `levels` of levels.wgsl.
-    if subgroups { 1024 + 64 } else { 4096 + 64 }
+    let sums = if subgroups { 1024 } else { 4096 };
+    groups * GROUP_BYTES + sums + 64
 }
 
 /// The product of `x` with weights that lie in one buffer; with `both` they are gate and up.
@@ -34,8 +35,7 @@ pub(super) fn product(c: &mut Context, out: &mut Vec<Dispatch>, x: &Rows, target
     let mut input = Input::plain(x);
     let main = if format.is_quantized() {
         let x_groups = x.n * x.k / 32;
-        let bytes = x_groups * GROUP_BYTES + lanes_bytes(c.facts.subgroups);
-        if bytes <= c.facts.workgroup_bytes as usize {
+        if workgroup_bytes(x_groups, c.facts.subgroups) <= c.facts.workgroup_bytes as usize {
             constants.push(("GROUPS", x_groups as u32));
         } else {
             let planes = many::round(c, out, x);
