@@ -56,17 +56,23 @@ pub(super) fn top_k(dst: &mut [f32], x: &[f32]) {
     let (values, columns) = dst.split_at_mut(k);
     let larger = |a: f32, b: f32| a > b || (a.is_nan() && !b.is_nan());
     let mut found = 0;
-    for (column, &v) in x.iter().enumerate() {
-        if found == k && !larger(v, values[k - 1]) {
+    for (first, some) in (0..).step_by(16).zip(x.chunks(16)) {
+        // Most are smaller than all that was found, which a few vector compares tell of 16; a NaN is not.
+        if found == k && some.iter().fold(true, |none, v| none & (*v <= values[k - 1])) {
             continue;
         }
-        let mut at = found.min(k - 1);
-        while at > 0 && larger(v, values[at - 1]) {
-            (values[at], columns[at]) = (values[at - 1], columns[at - 1]);
-            at -= 1;
+        for (column, &v) in (first..).zip(some) {
+            if found == k && !larger(v, values[k - 1]) {
+                continue;
+            }
+            let mut at = found.min(k - 1);
+            while at > 0 && larger(v, values[at - 1]) {
+                (values[at], columns[at]) = (values[at - 1], columns[at - 1]);
+                at -= 1;
+            }
+            (values[at], columns[at]) = (v, column as f32);
+            found = (found + 1).min(k);
         }
-        (values[at], columns[at]) = (v, column as f32);
-        found = (found + 1).min(k);
     }
 }
 
