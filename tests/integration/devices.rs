@@ -14,6 +14,15 @@ fn listed() -> Value {
     serde_json::from_str(&told.succeeds().stdout).expect("JSON on stdout")
 }
 
+/// Whether there is an adapter; where not, says that `what` is skipped.
+fn has_adapter(what: &str) -> bool {
+    let found = listed()["devices"].as_array().is_some_and(|all| !all.is_empty());
+    if !found {
+        eprintln!("skipped, no adapter: {what}");
+    }
+    found
+}
+
 /// Runs `pumice` where the Vulkan loader finds no driver. Other interfaces it does not keep away.
 fn without_adapters(args: &[&str]) -> Outcome {
     let nothing = folder("devices-none").join("no-driver.json");
@@ -69,4 +78,69 @@ fn without_an_adapter_auto_is_the_cpu_and_gpu_is_refused() {
     let told = without_adapters(&["devices"]);
     assert!(told.succeeds().stdout.contains("--device auto takes cpu"), "{}", told.stdout);
     assert!(told.stderr.contains("no GPU"), "{}", told.stderr);
+}
+
+/// The words of `pumice chat` with `model` and `more` on the CPU and with `device` too, and what the latter says on stderr.
+fn both(model: &[&str], more: &[&str], device: &[&str]) -> (String, String, String) {
+    let ask = |device: &[&str]| {
+        let plain = ["chat", "-n", "12", "--temp", "0", "-t", "1"];
+        pumice(plain.iter().chain(model).chain(more).chain(device))
+    };
+    let (cpu, gpu) = (ask(&["--device", "cpu"]), ask(device));
+    cpu.succeeds();
+    gpu.succeeds();
+    (cpu.stdout, gpu.stdout, gpu.stderr)
+}
+
+#[test]
+fn the_demo_model_says_the_same_on_a_gpu() {
+    if !has_adapter("the demo model on a GPU") {
+        return;
+    }
+    let question = ["-p", "Where is the bear, seen from the guitar?"];
+    let devices: [&[&str]; 4] = [
+        &["--device", "gpu"],
+        &["--device", "gpu", "-ngl", "2"],
+        &["--device", "gpu", "-ngl", "1", "--vision-device", "cpu"],
+        &["--device", "cpu", "--vision-device", "gpu"],
+    ];
+    for device in devices {
+        let (cpu, gpu, told) = both(&[], &question, device);
+        assert_eq!(gpu, cpu, "{device:?}: {told}");
+        assert!(told.contains("device: "), "{device:?}: {told}");
+        let layers = device.iter().position(|word| *word == "-ngl").map(|at| device[at + 1]);
+        if let Some(layers) = layers {
+            assert!(told.contains(&format!(", {layers} of ")), "{told}");
+        }
+    }
+}
+
+#[test]
+fn a_synthetic_model_says_the_same_on_a_gpu() {
+    if !has_adapter("random weights on a GPU") {
+        return;
+    }
+    // Weights that are not rounded, and a cache that is not: random weights turn rounding into other words.
+    let picture = crate::program::picture();
+    let more = ["-ctk", "f32", "--image", text(&picture), "-p", "What is this?"];
+    for sampling in [&["--temp", "0"][..], &["--temp", "0.5", "--top-k", "8", "-s", "3"]] {
+        let more: Vec<_> = more.iter().chain(sampling).copied().collect();
+        let ask = |device: &str| {
+            let plain = ["chat", "--synthetic", "tiny:f32", "-n", "8", "-t", "1", "--device", device];
+            pumice(plain.iter().chain(&more))
+        };
+        assert_eq!(ask("gpu").succeeds().stdout, ask("cpu").succeeds().stdout, "{sampling:?}");
+    }
+}
+
+#[test]
+fn a_gpu_is_checked_beside_the_cpu() {
+    if !has_adapter("a GPU beside the CPU") {
+        return;
+    }
+    for grain in ["--check", "--check=passes"] {
+        let plain = ["chat", "-p", "What is there?", "-n", "4", "-t", "1", "--device", "gpu", grain];
+        let run = pumice(plain);
+        assert!(run.succeeds().stderr.contains("no op differs"), "{}", run.stderr);
+    }
 }

@@ -53,7 +53,9 @@ impl Outcome {
 
 /// Runs `pumice` with `args`, stdin closed.
 pub fn pumice<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Outcome {
-    run(Command::new(env!("CARGO_BIN_EXE_pumice")).args(args))
+    // Compiled shaders are kept among the tests' own files.
+    let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("cache");
+    run(Command::new(env!("CARGO_BIN_EXE_pumice")).args(args).env("XDG_CACHE_HOME", cache))
 }
 
 /// Runs `command` with stdin closed.

@@ -158,6 +158,19 @@ fn in_a_fused_pass_the_caches_and_what_is_read_tell() {
 }
 
 #[test]
+fn of_the_largest_only_the_values_count_in_a_fused_pass() {
+    for (k, differs) in [(2, false), (4, true)] {
+        // The fourth number is a column of two, and a value of four.
+        let device = Spoiling { cpu: cpu(Isa::Scalar), op: Some(Op::TopK), to: |x| x + 1.0 };
+        let mut b = Checked::fused(cpu(Isa::Scalar), device);
+        let (x, top) = (put(&mut b, 1, 50, 1), b.alloc(1, 2 * k, DType::F32).unwrap());
+        b.top_k(top, x, 50);
+        b.read(&mut vec![0.0; 2 * k], top).unwrap();
+        assert_eq!(b.found().first().is_some(), differs, "{k}");
+    }
+}
+
+#[test]
 fn differences() {
     assert_eq!(difference(&[3.0, 4.0], &[3.0, 4.5]), (0.01, Some(1)));
     assert_eq!(difference(&[0.0, -0.0], &[-0.0, 0.0]), (0.0, None));
