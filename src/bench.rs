@@ -12,6 +12,7 @@ mod plot;
 mod record;
 mod roofline;
 mod session;
+mod setting;
 mod stats;
 mod synthetic;
 mod table;
@@ -27,7 +28,7 @@ use std::{
 use anyhow::bail;
 use clap::{Args as ClapArgs, value_parser};
 use pumice_kernels::{DType, Isa, cpu::physical_cores};
-use pumice_models::gguf::Holding;
+use pumice_models::{gguf::Holding, llama::LlamaOptions};
 
 use self::{
     energy::{Found, Meter},
@@ -36,7 +37,8 @@ use self::{
     model::Model,
     picture::Talk,
     record::Record,
-    session::{Session, Setting},
+    session::Session,
+    setting::{OnCpu, Setting},
     table::Format,
     test::Test,
     text::Plans,
@@ -91,9 +93,13 @@ pub struct Args {
     /// Instruction sets: scalar, avx2, avx2-vnni, avx512-vnni, neon, neon-dotprod, neon-i8mm; by default the best that this machine has.
     #[arg(long, value_name = "LIST")]
     isa: Option<Words>,
-    /// Devices: cpu.
+    /// Devices: cpu, gpu (the best), gpu:N (`pumice devices` lists them), auto (a GPU if there is one, else the CPU).
     #[arg(long, value_name = "LIST", default_value = "cpu")]
     device: Words,
+    /// Layers of the text model on a graphics processor, the rest on the processor; by default as many as fit. llama.cpp's -ngl is
+    /// understood too.
+    #[arg(long = "n-gpu-layers", alias = "gpu-layers", value_name = "N")]
+    gpu_layers: Option<usize>,
     /// Samples of each test.
     #[arg(short = 'r', long, value_name = "N", default_value_t = 5, value_parser = value_parser!(u32).range(1..=10_000))]
     repetitions: u32,
@@ -155,6 +161,13 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     }
     let settings = settings(&args)?;
     if let Some(Words(types)) = &args.kernels {
+        if settings.iter().any(|setting| setting.gpu.is_some()) {
+            return Err(Usage(
+                "--kernels measures the processor's instruction sets: leave --device out".into(),
+            )
+            .into());
+        }
+        let settings = settings.into_iter().map(|setting| setting.cpu).collect();
         let plan = kernels::Plan { types: kernels::types(types)?, settings, shapes: args.shapes };
         return kernels::run(&mut out, &plan, args.output);
     }
@@ -162,7 +175,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
 }
 
 /// Measures a model, and prints, saves and draws its rows.
-fn run_model(args: &Args, settings: Vec<Setting>, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
+fn run_model(args: &Args, mut settings: Vec<Setting>, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
     let tests = tests(args)?;
     let cache_type = DType::from_name(&args.cache_type)
         .filter(|t| matches!(t, DType::F16 | DType::F32 | DType::Q8_0))
@@ -185,19 +198,23 @@ fn run_model(args: &Args, settings: Vec<Setting>, out: &mut dyn Write) -> anyhow
     let talk = Talk { images, cache_type, holding, ops: args.ops, force: args.force };
     let plans = Plans { tests, cache_type, holding, ops: args.ops, force: args.force };
     plans.check(&model)?;
+    // The longer context of the two needs the more memory.
+    let ctx = plans.options().map_or(0, |o| o.ctx).max(talk.context(&model));
+    let options = LlamaOptions { ctx, cache_type, ..LlamaOptions::default() };
+    setting::place(&mut settings, args, &model, &options)?;
     let mut session = Session::new(settings.clone(), args.repetitions as usize, stopped, meter());
     let each = session.settings.len() * session.repeats;
     session.expect(each * (plans.tests.len() + talk.tests()));
     measure(&mut session, &model, talk, &plans, !args.no_cold)?;
     let was_stopped = session.is_stopped();
     let mut rows = session.finish(&common(&model, cache_type, args.holding.holding()));
-    let rates = if was_stopped { Vec::new() } else { roofline::measure(&settings)? };
-    roofline::fill(&mut rows, &model, cache_type, &rates)?;
+    let limits = if was_stopped { Vec::new() } else { roofline::measure(&settings)? };
+    roofline::fill(&mut rows, &model, cache_type, &limits)?;
     if let Some(path) = &args.save {
         record::append(path, &rows)?;
     }
     table::print(out, &rows, args.output)?;
-    roofline::print(out, &rates, args.output)?;
+    roofline::print(out, &limits, args.output)?;
     out.flush()?;
     if let Some(path) = &args.plot {
         plot::write(path, &rows)?;
@@ -257,36 +274,43 @@ fn common(model: &Model, cache_type: DType, holding: Holding) -> Record {
         no_mmap: holding.copy,
         mlock: holding.lock && !holding::was_refused(),
         type_k: cache_type.name().to_ascii_lowercase(),
-        n_batch: pumice_models::llama::LlamaOptions::default().batch,
+        n_batch: LlamaOptions::default().batch,
         ..model.row.clone()
     }
 }
 
-/// Every instruction set with every number of threads.
+/// Every device with every instruction set and every number of threads.
 fn settings(args: &Args) -> anyhow::Result<Vec<Setting>> {
-    if let Some(other) = args.device.0.iter().find(|name| *name != "cpu") {
-        return Err(Usage(format!("--device {other}: this build computes on: cpu")).into());
-    }
+    let devices = setting::devices(&args.device.0)?;
+    let cpus = cpus(args)?;
+    let each = |gpu: &Option<setting::OnGpu>| -> Vec<Setting> {
+        cpus.iter().map(|&cpu| Setting { cpu, gpu: gpu.clone() }).collect()
+    };
+    Ok(devices.iter().flat_map(each).collect())
+}
+
+/// Every instruction set with every number of threads.
+fn cpus(args: &Args) -> anyhow::Result<Vec<OnCpu>> {
     let isas = match &args.isa {
         // Products are compared over all of them.
         None if args.kernels.is_some() => Isa::available(),
         None => vec![Isa::best()],
         Some(Words(names)) => names.iter().map(|name| isa(name)).collect::<Result<_, _>>()?,
     };
-    let mut settings = Vec::new();
+    let mut cpus = Vec::new();
     for &isa in &isas {
         for &threads in &args.threads.0 {
             if threads > MOST_THREADS {
                 return Err(Usage(format!("-t {threads}: at most {MOST_THREADS} threads")).into());
             }
             let threads = if threads == 0 { physical_cores() } else { threads };
-            let setting = Setting { isa, threads };
-            if !settings.contains(&setting) {
-                settings.push(setting);
+            let cpu = OnCpu { isa, threads };
+            if !cpus.contains(&cpu) {
+                cpus.push(cpu);
             }
         }
     }
-    Ok(settings)
+    Ok(cpus)
 }
 
 /// The instruction set `name`, which this machine must have.

@@ -22,8 +22,8 @@ use pumice_models::plan::{Host, Plan};
 use pumice_runtime::chat::{Devices, Failure, Fallback};
 
 use crate::{Usage, terminal};
-use gpu::{Adapter, Device};
-pub use gpu::{BUILT, rows};
+use gpu::Device;
+pub use gpu::{Adapter, BUILT, pick, rows};
 
 /// Where to compute.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

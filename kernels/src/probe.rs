@@ -6,6 +6,10 @@
 //! bursts is the limit, the median says how steady the machine is. Given up: the limits of single caches, and of each
 //! core of a hybrid chip; all threads work alike, as they do in an op.
 
+mod device;
+
+pub use device::{DeviceRates, device_rates};
+
 use std::{
     fs,
     path::Path,

@@ -25,7 +25,7 @@ pub fn measure(session: &mut Session, model: &Model, talk: Talk) -> anyhow::Resu
             return Ok(());
         }
         let watch = session.watch();
-        drop(talk.open(model, session.settings[SETTING], session)?);
+        drop(talk.open(model, &session.settings[SETTING], session)?);
         let sample = session.end(&watch);
         session.add(Test::LoadCold, SETTING, sample);
         // The first opening fetched the header; from here on all is fetched again.
@@ -54,10 +54,13 @@ pub fn measure(session: &mut Session, model: &Model, talk: Talk) -> anyhow::Resu
 /// Opens the text model and computes one token, which reads all of its weights.
 fn one_token(session: &Session, model: &Model, talk: Talk) -> anyhow::Result<()> {
     let file = gguf::File::open_as(&model.text, talk.holding.holding())?;
-    let mut cpu = session.settings[0].cpu();
+    let mut backend = session.settings[0].text(false)?;
     let options = LlamaOptions { ctx: 1, ..LlamaOptions::default() };
-    let mut llama = Llama::load(&file, &mut cpu, &options)?;
-    llama.forward(&mut cpu, &[Input::Tokens(&[1])], 0, Logits::Last, &mut |_, _| !session.is_stopped())?;
+    let mut llama = Llama::load(&file, &mut backend, &options)?;
+    let mut go_on = |_, _| !session.is_stopped();
+    if llama.forward(&mut backend, &[Input::Tokens(&[1])], 0, Logits::Last, &mut go_on)? > 0 {
+        llama.logits(&mut backend, &mut vec![0.0; llama.config().vocab])?;
+    }
     Ok(())
 }
 

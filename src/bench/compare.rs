@@ -32,7 +32,8 @@ impl Column {
 
 /// How a row was computed: what else would be compared with each other unseen.
 fn setting(row: &Record) -> String {
-    let mut parts = vec![row.backends.clone(), row.isa.clone(), terminal::threads(row.n_threads)];
+    let processor = row.gpu_info.is_empty().then(|| row.backends.clone());
+    let mut parts: Vec<_> = processor.into_iter().chain([row.device()]).collect();
     if !matches!(row.type_k.as_str(), "" | "f16") {
         parts.push(format!("{} cache", row.type_k));
     }

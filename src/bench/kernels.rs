@@ -13,17 +13,13 @@ use std::{
 };
 
 use indicatif::{ProgressBar, ProgressStyle};
-use pumice_kernels::{
-    Backend, Bytes, DType, Isa,
-    probe::{self, Rates},
-    quant,
-};
+use pumice_kernels::{Backend, Bytes, DType, Isa, probe, quant};
 use pumice_models::plan::free_memory;
 use serde::Serialize;
 
 use super::{
-    roofline::{self, Need},
-    session::Setting,
+    roofline::{self, Limits, Need, Of},
+    setting::OnCpu,
     table::{Format, Grid, Line},
 };
 use crate::{Usage, interrupt, terminal};
@@ -104,7 +100,7 @@ pub struct Plan {
     /// Types of the weights.
     pub types: Vec<DType>,
     /// Instruction sets and threads.
-    pub settings: Vec<Setting>,
+    pub settings: Vec<OnCpu>,
     /// Products; LLaVA's where there are none.
     pub shapes: Vec<Shape>,
 }
@@ -133,7 +129,7 @@ pub fn run(out: &mut dyn Write, plan: &Plan, format: Format) -> anyhow::Result<E
     if let Some(free) = free_memory() {
         check(&plan.types, &shapes, free)?;
     }
-    let rates = roofline::measure(&plan.settings)?;
+    let limits = roofline::of_cpu(&plan.settings)?;
     let style = ProgressStyle::with_template("{bar:20} {pos}/{len} {wide_msg}")
         .unwrap_or_else(|_| ProgressStyle::default_bar());
     let cells = plan.types.len() * plan.settings.len() * shapes.len();
@@ -148,16 +144,15 @@ pub fn run(out: &mut dyn Write, plan: &Plan, format: Format) -> anyhow::Result<E
                 }
                 let Shape { m, k, n } = *shape;
                 bar.set_message(format!("{dtype} {m}x{k}, {n} rows, {}", setting.isa));
-                let here = |r: &&Rates| r.isa == setting.isa && r.threads == setting.threads;
-                if let Some(rates) = rates.iter().find(here) {
-                    cells.push(measure(dtype, &pool, *shape, setting, rates)?);
+                if let Some(limits) = limits.iter().find(|l| l.of == Of::Cpu(setting)) {
+                    cells.push(measure(dtype, &pool, *shape, setting, limits)?);
                 }
                 bar.inc(1);
             }
         }
     }
     bar.finish_and_clear();
-    print(out, &rates, &cells, format)?;
+    print(out, &limits, &cells, format)?;
     let code = stopped.load(Ordering::SeqCst).then(|| ExitCode::from(interrupt::EXIT));
     Ok(code.unwrap_or(ExitCode::SUCCESS))
 }
@@ -206,8 +201,8 @@ fn measure(
     dtype: DType,
     pool: &Bytes,
     shape: Shape,
-    setting: Setting,
-    rates: &Rates,
+    setting: OnCpu,
+    limits: &Limits,
 ) -> anyhow::Result<Cell> {
     let Shape { m, k, n } = shape;
     let mut rows = m.min(ROWS.0);
@@ -224,7 +219,7 @@ fn measure(
         _ => Need { f32: ops, ..need },
     };
     let seconds = best.as_secs_f64().max(1e-9);
-    let (limit, name) = need.limit(rates);
+    let (limit, name) = need.limit(limits);
     Ok(Cell {
         r#type: dtype.name(),
         isa: setting.isa.name(),
@@ -252,7 +247,7 @@ fn best(
     dtype: DType,
     pool: &Bytes,
     shape: Shape,
-    setting: Setting,
+    setting: OnCpu,
     total: Duration,
 ) -> anyhow::Result<Duration> {
     let Shape { m, k, n } = shape;
@@ -284,8 +279,8 @@ fn best(
     Ok(best)
 }
 
-/// Prints rates and cells.
-fn print(out: &mut dyn Write, rates: &[Rates], cells: &[Cell], format: Format) -> anyhow::Result<()> {
+/// Prints limits and cells.
+fn print(out: &mut dyn Write, limits: &[Limits], cells: &[Cell], format: Format) -> anyhow::Result<()> {
     match format {
         Format::Table => grid(cells).text(out)?,
         Format::Md => grid(cells).markdown(out)?,
@@ -311,7 +306,7 @@ fn print(out: &mut dyn Write, rates: &[Rates], cells: &[Cell], format: Format) -
             }
         }
     }
-    roofline::print(out, rates, format)?;
+    roofline::print(out, limits, format)?;
     Ok(out.flush()?)
 }
 
@@ -362,19 +357,18 @@ mod tests {
 
     #[test]
     fn a_product_is_timed_and_compared_with_its_limit() {
-        let setting = Setting { isa: Isa::best(), threads: 1 };
-        let rate = |best| probe::Rate { best, median: best };
-        let rates = Rates {
-            isa: setting.isa,
-            threads: 1,
-            read: rate(1e18),
-            int8: rate(1e9),
-            f32: rate(1e18),
+        let setting = OnCpu { isa: Isa::best(), threads: 1 };
+        let limits = Limits {
+            of: Of::Cpu(setting),
+            read: 1e18,
+            int8: 1e9,
+            halves: (1e18, "f32"),
+            f32: 1e18,
             f16: None,
             bf16: None,
         };
         let shape = Shape { m: 96, k: 512, n: 4 };
-        let cell = measure(DType::Q4_0, &weights(DType::Q4_0, &[shape]), shape, setting, &rates).unwrap();
+        let cell = measure(DType::Q4_0, &weights(DType::Q4_0, &[shape]), shape, setting, &limits).unwrap();
         assert!(cell.taken && cell.rows == 96 && cell.best_ns > 0, "{cell:?}");
         let seconds = cell.best_ns as f64 / 1e9;
         let near = |a: f64, b: f64| (a / b - 1.0).abs() < 1e-6;
@@ -383,7 +377,7 @@ mod tests {
         assert!(cell.limit == "int8" && near(cell.limit_share, cell.ops / 1e9), "{cell:?}");
         let text = |format| {
             let mut out = Vec::new();
-            print(&mut out, &[rates], std::slice::from_ref(&cell), format).unwrap();
+            print(&mut out, std::slice::from_ref(&limits), std::slice::from_ref(&cell), format).unwrap();
             String::from_utf8(out).unwrap()
         };
         assert!(text(Format::Table).contains(" *  "), "{}", text(Format::Table));

@@ -63,7 +63,8 @@ impl Model {
         };
         let image_tokens = eyes.map(|eyes| Ok(VisionConfig::read(eyes)?.image_tokens())).transpose();
         let image_tokens = image_tokens.map_err(|error: pumice_models::Error| error)?;
-        let (trained, row) = (LlamaConfig::read(&file)?.context, row(&file, eyes));
+        let config = LlamaConfig::read(&file)?;
+        let (trained, row) = (config.context, Record { n_layers: config.blocks, ..row(&file, eyes) });
         Ok(Self { text, mmproj, trained, image_tokens, row, _folder: folder })
     }
 

@@ -19,12 +19,7 @@ use pumice_runtime::{
     chat::{Chat, Options, Seen},
 };
 
-use super::{
-    machine,
-    model::Model,
-    session::{Session, Setting},
-    test::Test,
-};
+use super::{machine, model::Model, session::Session, setting::Setting, test::Test};
 use crate::holding::{self, HoldingArgs};
 
 /// The first question, about the pictures.
@@ -62,7 +57,7 @@ impl Talk {
     }
 
     /// Positions of the context.
-    fn context(self, model: &Model) -> usize {
+    pub fn context(self, model: &Model) -> usize {
         let rows = self.images * model.image_tokens.unwrap_or(0);
         CONTEXT.min(model.trained).max(rows + WORDS)
     }
@@ -78,18 +73,19 @@ impl Talk {
     }
 
     /// Opens the model as `pumice chat` does, its threads started first; answers are of one token.
-    pub fn open(self, model: &Model, setting: Setting, session: &Session) -> anyhow::Result<Chat> {
+    pub fn open(self, model: &Model, setting: &Setting, session: &Session) -> anyhow::Result<Chat> {
         let options = Options {
             mmproj: model.mmproj.clone(),
             ctx: self.context(model),
             cache_type: self.cache_type,
-            memory: if self.force { None } else { free_memory() },
+            // What a device has room for was found when layers were placed.
+            memory: free_memory().filter(|_| !self.force && setting.gpu.is_none()),
             holding: self.holding.holding(),
             predict: Some(1),
             cancel: session.flag(),
             ..Options::default()
         };
-        let chat = Chat::open(&model.text, Box::new(setting.cpu()), options)?;
+        let chat = Chat::open(&model.text, setting.devices()?, options)?;
         session.aside(|| holding::note(chat.unlocked()));
         Ok(chat)
     }
@@ -129,7 +125,7 @@ pub fn measure(session: &mut Session, model: &Model, talk: Talk) -> anyhow::Resu
 /// Notes the work of tower and projector and, with `ops`, where their time goes; decoding and resizing are no ops.
 fn count(session: &mut Session, model: &Model, setting: usize, ops: bool) -> anyhow::Result<()> {
     let file = File::open(model.mmproj.as_ref().unwrap_or(&model.text))?;
-    let mut backend = Timed::new(session.settings[setting].cpu());
+    let mut backend = Timed::new(session.settings[setting].vision(ops)?);
     let vision = Vision::load(&file, &mut backend)?;
     let size = vision.config().clip.image_size;
     let pixels = vec![0.0; 3 * size * size];
@@ -161,7 +157,7 @@ fn round(
     };
     machine::reset_peak();
     let watch = session.watch();
-    let mut chat = talk.open(model, session.settings[setting], session)?;
+    let mut chat = talk.open(model, &session.settings[setting], session)?;
     let sample = session.end(&watch);
     add(session, Test::LoadWarm, sample);
     let mut seen = Vec::new();

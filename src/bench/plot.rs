@@ -12,7 +12,7 @@ use anyhow::Context;
 
 use self::svg::{Anchor, Svg};
 use super::record::Record;
-use crate::{Usage, terminal};
+use crate::Usage;
 
 /// Width of the picture, in pixels.
 const WIDTH: f64 = 900.0;
@@ -36,9 +36,8 @@ struct Series {
 
 impl Series {
     fn of(row: &Record) -> Self {
-        let Record { cpu_info, isa, n_threads, build_commit, run_id, .. } = row;
-        let threads = terminal::threads(*n_threads);
-        Self { run: run_id.clone(), name: format!("{cpu_info}, {isa}, {threads}, {build_commit}") }
+        let Record { cpu_info, build_commit, run_id, .. } = row;
+        Self { run: run_id.clone(), name: format!("{cpu_info}, {}, {build_commit}", row.device()) }
     }
 }
 

@@ -13,6 +13,8 @@ use std::{
 use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
 
+use crate::terminal;
+
 /// One test of one model with one setting: all its samples and what they come to.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -29,8 +31,14 @@ pub struct Record {
     pub os: String,
     /// The machine's memory, bytes.
     pub memory_size: u64,
-    /// The device: `CPU`.
+    /// What computes: `CPU`, or the interface to a graphics processor: `vulkan`.
     pub backends: String,
+    /// The graphics processor's name; empty where none computes.
+    pub gpu_info: String,
+    /// Layers of the text model on it.
+    pub n_gpu_layers: usize,
+    /// Layers of the text model.
+    pub n_layers: usize,
     /// Instruction set in use: `avx512-vnni`.
     pub isa: String,
     /// Threads that computed.
@@ -128,6 +136,25 @@ pub struct OpTime {
 }
 
 impl Record {
+    /// What computed, in words: `neon, 6 threads`, `vulkan, NVIDIA Tegra Orin`,
+    /// `vulkan, Radeon 780M, 20 of 32 layers, avx2, 8 threads`.
+    pub fn device(&self) -> String {
+        let cpu = format!("{}, {}", self.isa, terminal::threads(self.n_threads));
+        match self.gpu_info.as_str() {
+            "" => cpu,
+            gpu if self.is_on_two() => {
+                let (layers, of) = (self.n_gpu_layers, self.n_layers);
+                format!("{}, {gpu}, {layers} of {of} layers, {cpu}", self.backends)
+            }
+            gpu => format!("{}, {gpu}", self.backends),
+        }
+    }
+
+    /// Whether processor and graphics processor share the layers.
+    pub fn is_on_two(&self) -> bool {
+        !self.gpu_info.is_empty() && self.n_gpu_layers < self.n_layers
+    }
+
     /// How fast it went, for ratios: tokens per second, or how often per second it could be done (medians both). `None` for
     /// what is no matter of time.
     pub fn speed(&self) -> Option<f64> {

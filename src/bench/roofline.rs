@@ -20,7 +20,7 @@ use pumice_models::{
 use super::{
     model::Model,
     record::Record,
-    session::Setting,
+    setting::{OnCpu, Setting},
     table::{Format, Grid, Line},
 };
 
@@ -43,11 +43,11 @@ impl Need {
         self.int8 + self.halves + self.f32
     }
 
-    /// Seconds that it takes at least with `rates`, and what bounds it: `memory`, `int8`, `int16` or `f32`.
-    pub fn limit(self, rates: &Rates) -> (f64, &'static str) {
-        let read = self.read as f64 / rates.read.best;
-        let (int8, f32) = (self.int8 as f64 / rates.int8.best, self.f32 as f64 / rates.f32.best);
-        let (halves, on) = rates.halves();
+    /// Seconds that it takes at least with `limits`, and what bounds it: `memory`, `int8`, `int16`, `f16` or `f32`.
+    pub fn limit(self, limits: &Limits) -> (f64, &'static str) {
+        let read = self.read as f64 / limits.read;
+        let (int8, f32) = (self.int8 as f64 / limits.int8, self.f32 as f64 / limits.f32);
+        let (halves, on) = limits.halves;
         let halves = self.halves as f64 / halves;
         match int8 + halves + f32 {
             arithmetic if arithmetic < read => (read, "memory"),
@@ -69,6 +69,61 @@ impl Need {
     fn times(self, n: usize) -> Self {
         let n = n as u64;
         Self { int8: self.int8 * n, halves: self.halves * n, f32: self.f32 * n, read: self.read * n }
+    }
+}
+
+/// Whose limits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Of {
+    /// Some threads' of the processor with some instructions.
+    Cpu(OnCpu),
+    /// A graphics processor's, by its name.
+    Gpu(String),
+}
+
+/// What a device does at most, per second.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Limits {
+    /// Whose.
+    pub of: Of,
+    /// Bytes from memory; of a graphics processor, bytes read and written by a copy.
+    pub read: f64,
+    /// Operations on bytes.
+    pub int8: f64,
+    /// Operations of products with F16 and BF16 weights, and on what.
+    pub halves: (f64, &'static str),
+    /// Operations on f32.
+    pub f32: f64,
+    /// Operations on f16, where it has them.
+    pub f16: Option<f64>,
+    /// Operations on bf16.
+    pub bf16: Option<f64>,
+}
+
+impl From<Rates> for Limits {
+    fn from(rates: Rates) -> Self {
+        let best = |rate: Option<probe::Rate>| rate.map(|rate| rate.best);
+        Self {
+            of: Of::Cpu(OnCpu { isa: rates.isa, threads: rates.threads }),
+            read: rates.read.best,
+            int8: rates.int8.best,
+            halves: rates.halves(),
+            f32: rates.f32.best,
+            f16: best(rates.f16),
+            bf16: best(rates.bf16),
+        }
+    }
+}
+
+impl Limits {
+    /// Whether `row` was measured on what these are the limits of; nothing is known of two devices together.
+    fn are_of(&self, row: &Record) -> bool {
+        match &self.of {
+            Of::Cpu(cpu) => {
+                row.gpu_info.is_empty() && cpu.threads == row.n_threads && cpu.isa.name() == row.isa
+            }
+            Of::Gpu(name) => *name == row.gpu_info && !row.is_on_two(),
+        }
     }
 }
 
@@ -138,26 +193,47 @@ impl Shapes {
     }
 }
 
-/// Rates of each of `settings`, and with its instructions of 1, 2, 4 … threads below.
-pub fn measure(settings: &[Setting]) -> anyhow::Result<Vec<Rates>> {
-    let mut wanted: Vec<Setting> = Vec::new();
-    for &Setting { isa, threads } in settings {
+/// Limits of each of `settings`; on a processor also those of fewer threads.
+pub fn measure(settings: &[Setting]) -> anyhow::Result<Vec<Limits>> {
+    let cpus: Vec<_> = settings.iter().filter(|s| s.gpu.is_none()).map(|s| s.cpu).collect();
+    let mut limits = of_cpu(&cpus)?;
+    for setting in settings {
+        // Two devices have limits together only where both compute at once, which they do not.
+        let Some(gpu) = setting.gpu.as_ref().filter(|gpu| gpu.is_whole()) else { continue };
+        let rates = probe::device_rates(&mut *setting.vision(false)?)?;
+        limits.push(Limits {
+            of: Of::Gpu(gpu.adapter.name().into()),
+            read: rates.copy,
+            int8: rates.int8,
+            halves: (rates.f16, "f16"),
+            f32: rates.f32,
+            f16: Some(rates.f16),
+            bf16: None,
+        });
+    }
+    Ok(limits)
+}
+
+/// Limits of each of `cpus`, and with its instructions of 1, 2, 4 … threads below.
+pub fn of_cpu(cpus: &[OnCpu]) -> anyhow::Result<Vec<Limits>> {
+    let mut wanted: Vec<OnCpu> = Vec::new();
+    for &OnCpu { isa, threads } in cpus {
         let fewer = (0..).map(|i| 1 << i).take_while(|n| *n < threads);
         for threads in fewer.chain([threads]) {
-            if !wanted.contains(&Setting { isa, threads }) {
-                wanted.push(Setting { isa, threads });
+            if !wanted.contains(&OnCpu { isa, threads }) {
+                wanted.push(OnCpu { isa, threads });
             }
         }
     }
-    wanted.into_iter().map(|s| Ok(probe::rates(s.threads, s.isa)?)).collect()
+    wanted.into_iter().map(|s| Ok(probe::rates(s.threads, s.isa)?.into())).collect()
 }
 
 /// Writes into `rows` of `model` what bounds them: the limit, the share of it that was reached, and the rates that it comes from.
-pub fn fill(rows: &mut [Record], model: &Model, cache_type: DType, rates: &[Rates]) -> anyhow::Result<()> {
+pub fn fill(rows: &mut [Record], model: &Model, cache_type: DType, limits: &[Limits]) -> anyhow::Result<()> {
     let text = File::open(&model.text)?;
     let half = model.mmproj.as_deref().map(File::open).transpose()?;
     let eyes = half.as_ref().or(model.image_tokens.map(|_| &text));
-    mark(rows, (&text, eyes), cache_type, rates)
+    mark(rows, (&text, eyes), cache_type, limits)
 }
 
 /// The same for the text model and the vision half of two files.
@@ -165,56 +241,59 @@ fn mark(
     rows: &mut [Record],
     (text, eyes): (&File, Option<&File>),
     cache_type: DType,
-    rates: &[Rates],
+    limits: &[Limits],
 ) -> anyhow::Result<()> {
     let ctx = rows.iter().map(|row| row.n_depth + row.n_prompt + row.n_gen).max().unwrap_or(0).max(1);
     let mut shapes = Shapes::open(text, eyes, cache_type, ctx)?;
     for row in rows {
-        let here = |r: &&Rates| r.threads == row.n_threads && r.isa.name() == row.isa;
-        let (Some(rates), Some(need)) = (rates.iter().find(here), shapes.of(row)?) else { continue };
-        let (seconds, bound) = need.limit(rates);
+        let here = limits.iter().find(|limits| limits.are_of(row));
+        let (Some(limits), Some(need)) = (here, shapes.of(row)?) else { continue };
+        let (seconds, bound) = need.limit(limits);
         row.flops = Some(need.flops());
         row.bytes_read = Some(need.read);
         row.limit = Some(bound.into());
         row.limit_ns = Some((seconds * 1e9).round() as u64);
         row.limit_share = (row.median_ns > 0).then(|| seconds * 1e9 / row.median_ns as f64);
-        row.read_rate = Some(rates.read.best);
-        row.int8_rate = Some(rates.int8.best);
-        row.f32_rate = Some(rates.f32.best);
+        row.read_rate = Some(limits.read);
+        row.int8_rate = Some(limits.int8);
+        row.f32_rate = Some(limits.f32);
     }
     Ok(())
 }
 
 /// Prints the machine's limits below a table of rows; other formats have them in the rows.
-pub fn print(out: &mut dyn Write, rates: &[Rates], format: Format) -> std::io::Result<()> {
-    if rates.is_empty() || !matches!(format, Format::Table | Format::Md) {
+pub fn print(out: &mut dyn Write, limits: &[Limits], format: Format) -> std::io::Result<()> {
+    if limits.is_empty() || !matches!(format, Format::Table | Format::Md) {
         return Ok(());
     }
     writeln!(out)?;
     match format {
-        Format::Md => grid(rates).markdown(out),
-        _ => grid(rates).text(out),
+        Format::Md => grid(limits).markdown(out),
+        _ => grid(limits).text(out),
     }
 }
 
 /// The machine's limits, as a table.
-pub fn grid(rates: &[Rates]) -> Grid {
+pub fn grid(limits: &[Limits]) -> Grid {
     let mut grid = Grid::default();
-    let (f16, bf16) = (rates.iter().any(|r| r.f16.is_some()), rates.iter().any(|r| r.bf16.is_some()));
-    for r in rates {
+    let (f16, bf16) = (limits.iter().any(|l| l.f16.is_some()), limits.iter().any(|l| l.bf16.is_some()));
+    for l in limits {
         let mut line = Line::default();
-        line.left("limits", r.isa.to_string());
-        line.right("threads", r.threads.to_string());
-        line.right("read GB/s", format!("{:.1}", r.read.best / 1e9));
-        line.right("int8 GOP/s", format!("{:.0}", r.int8.best / 1e9));
-        line.right("f32 GFLOP/s", format!("{:.0}", r.f32.best / 1e9));
-        let cell =
-            |rate: Option<probe::Rate>| rate.map_or_else(String::new, |r| format!("{:.0}", r.best / 1e9));
+        let (name, threads) = match &l.of {
+            Of::Cpu(cpu) => (cpu.isa.to_string(), cpu.threads.to_string()),
+            Of::Gpu(name) => (name.clone(), String::new()),
+        };
+        line.left("limits", name);
+        line.right("threads", threads);
+        line.right("read GB/s", format!("{:.1}", l.read / 1e9));
+        line.right("int8 GOP/s", format!("{:.0}", l.int8 / 1e9));
+        line.right("f32 GFLOP/s", format!("{:.0}", l.f32 / 1e9));
+        let cell = |rate: Option<f64>| rate.map_or_else(String::new, |rate| format!("{:.0}", rate / 1e9));
         if f16 {
-            line.right("f16 GFLOP/s", cell(r.f16));
+            line.right("f16 GFLOP/s", cell(l.f16));
         }
         if bf16 {
-            line.right("bf16 GFLOP/s", cell(r.bf16));
+            line.right("bf16 GFLOP/s", cell(l.bf16));
         }
         grid.push(line);
     }
@@ -224,7 +303,7 @@ pub fn grid(rates: &[Rates]) -> Grid {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use pumice_kernels::{Bytes, Isa, probe::Rate};
+    use pumice_kernels::{Bytes, Isa};
     use pumice_quantize::{FileType, synthetic::synthetic};
 
     fn shapes(file_type: FileType) -> Shapes {
@@ -232,14 +311,13 @@ mod tests {
         Shapes::open(&file, Some(&file), DType::F16, 64).unwrap()
     }
 
-    fn rates(read: f64, int8: f64, f32: f64) -> Rates {
-        let rate = |best| Rate { best, median: best };
-        Rates {
-            isa: Isa::Scalar,
-            threads: 2,
-            read: rate(read),
-            int8: rate(int8),
-            f32: rate(f32),
+    fn limits(read: f64, int8: f64, f32: f64) -> Limits {
+        Limits {
+            of: Of::Cpu(OnCpu { isa: Isa::Scalar, threads: 2 }),
+            read,
+            int8,
+            halves: (f32, "f32"),
+            f32,
             f16: None,
             bf16: None,
         }
@@ -295,9 +373,9 @@ mod tests {
     #[test]
     fn the_longer_of_arithmetic_and_reading_bounds() {
         let need = Need { int8: 600, f32: 40, read: 100, ..Need::default() };
-        assert_eq!(need.limit(&rates(10.0, 100.0, 10.0)), (10.0, "int8"));
-        assert_eq!(need.limit(&rates(5.0, 100.0, 10.0)), (20.0, "memory"));
-        assert_eq!(need.limit(&rates(100.0, 600.0, 10.0)), (5.0, "f32"));
+        assert_eq!(need.limit(&limits(10.0, 100.0, 10.0)), (10.0, "int8"));
+        assert_eq!(need.limit(&limits(5.0, 100.0, 10.0)), (20.0, "memory"));
+        assert_eq!(need.limit(&limits(100.0, 600.0, 10.0)), (5.0, "f32"));
     }
 
     #[test]
@@ -320,9 +398,12 @@ mod tests {
             row("pp20", 20, 0, 0),
             row("tg2", 0, 2, 0),
             Record { n_threads: 9, ..row("pp20", 20, 0, 0) },
+            Record { gpu_info: "Card".into(), n_gpu_layers: 4, n_layers: 4, ..row("pp20", 20, 0, 0) },
+            Record { gpu_info: "Card".into(), n_gpu_layers: 3, n_layers: 4, ..row("pp20", 20, 0, 0) },
         ];
-        mark(&mut rows, (&file, Some(&file)), DType::F16, &[rates(1e12, 1e9, 1e9)]).unwrap();
-        assert_eq!([0, 5].map(|i: usize| rows[i].limit_ns), [None; 2], "no work, and no rates for it");
+        let gpu = Limits { of: Of::Gpu("Card".into()), ..limits(1e12, 2e9, 2e9) };
+        mark(&mut rows, (&file, Some(&file)), DType::F16, &[limits(1e12, 1e9, 1e9), gpu]).unwrap();
+        assert_eq!([0, 5, 7].map(|i: usize| rows[i].limit_ns), [None; 3], "no work, and no limits for it");
         let ns = |i: usize| rows[i].limit_ns.unwrap();
         assert!(ns(2).abs_diff(ns(1) + ns(3)) <= 1, "a photo is an image and a prompt");
         assert!(ns(4) < ns(3) && rows[4].limit.as_deref() == Some("int8"), "{:?}", rows[4]);
@@ -330,5 +411,6 @@ mod tests {
         assert!((share - ns(3) as f64 / 1e9).abs() < 1e-9, "{share}");
         let need = Shapes::open(&file, None, DType::F16, 64).unwrap().prompt(20, 0).unwrap();
         assert_eq!(ns(3), need.flops(), "at an operation a nanosecond");
+        assert!(ns(6).abs_diff(ns(3) / 2) <= 1, "at two");
     }
 }

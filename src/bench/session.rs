@@ -14,7 +14,7 @@ use std::{
 
 use indicatif::{ProgressBar, ProgressStyle};
 use pumice_kernels::{
-    Cpu, CpuOptions, Isa, Timed,
+    Backend, Timed,
     count::{Op, Work},
 };
 
@@ -22,26 +22,11 @@ use super::{
     energy::Meter,
     machine,
     record::{OpTime, Record},
+    setting::{OnGpu, Setting},
     stats::{deviation, mean, median},
     test::Test,
 };
 use crate::terminal;
-
-/// A way to compute that is measured.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Setting {
-    /// Instructions.
-    pub isa: Isa,
-    /// Threads.
-    pub threads: usize,
-}
-
-impl Setting {
-    /// A backend like this.
-    pub fn cpu(self) -> Cpu {
-        Cpu::new(CpuOptions { threads: self.threads, isa: Some(self.isa) })
-    }
-}
 
 /// One measured run of a test.
 #[derive(Debug, Clone, Copy)]
@@ -121,8 +106,7 @@ impl Session {
 
     /// Says what is being done.
     pub fn say(&self, what: &str, setting: usize) {
-        let Setting { isa, threads } = self.settings[setting];
-        self.bar.set_message(format!("{what}, {}, {isa}", terminal::threads(threads)));
+        self.bar.set_message(format!("{what}, {}", self.settings[setting]));
     }
 
     /// A note that leaves the progress line whole.
@@ -184,7 +168,7 @@ impl Session {
     }
 
     /// Notes where the time of a sample goes, as `backend` timed it.
-    pub fn ops(&mut self, test: Test, setting: usize, backend: &Timed<Cpu>) {
+    pub fn ops(&mut self, test: Test, setting: usize, backend: &Timed<Box<dyn Backend>>) {
         if !self.is_stopped() {
             self.series(test, setting).ops = op_times(backend);
         }
@@ -213,12 +197,12 @@ impl Session {
         self.bar.finish_and_clear();
         self.series.sort_by_key(|s| (s.setting, s.test));
         let told = self.series.iter().filter(|s| !s.samples.is_empty() || s.peak.is_some());
-        told.map(|s| s.record(common, self.settings[s.setting])).collect()
+        told.map(|s| s.record(common, &self.settings[s.setting])).collect()
     }
 }
 
 impl Series {
-    fn record(&self, common: &Record, setting: Setting) -> Record {
+    fn record(&self, common: &Record, setting: &Setting) -> Record {
         let ns: Vec<f64> = self.samples.iter().map(|s| s.time.as_nanos() as f64).collect();
         let tokens = self.test.tokens();
         let rates: Vec<f64> = match tokens {
@@ -231,10 +215,13 @@ impl Series {
         let sizes = self.test.sizes();
         let (n_prompt, n_depth) = self.prompt.unwrap_or((sizes.prompt, sizes.depth));
         let (peak_memory, memory_limit) = self.peak.unzip();
+        let gpu = setting.gpu.as_ref();
         Record {
-            backends: "CPU".into(),
-            isa: setting.isa.to_string(),
-            n_threads: setting.threads,
+            backends: gpu.map_or("CPU", |gpu| gpu.adapter.interface()).into(),
+            gpu_info: gpu.map_or("", |gpu| gpu.adapter.name()).into(),
+            n_gpu_layers: gpu.map_or(0, OnGpu::layers),
+            isa: setting.cpu.isa.to_string(),
+            n_threads: setting.cpu.threads,
             test: self.test.to_string(),
             n_prompt,
             n_gen: sizes.generated,
@@ -262,7 +249,7 @@ impl Series {
 }
 
 /// The ops that were called, the slowest first.
-fn op_times(backend: &Timed<Cpu>) -> Vec<OpTime> {
+fn op_times(backend: &Timed<Box<dyn Backend>>) -> Vec<OpTime> {
     let mut ops: Vec<_> = Op::ALL
         .map(|op| {
             let (time, work) = backend.of(op);
@@ -283,9 +270,11 @@ fn op_times(backend: &Timed<Cpu>) -> Vec<OpTime> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bench::setting::OnCpu;
+    use pumice_kernels::Isa;
 
     fn session(repeats: usize) -> Session {
-        let settings = [1, 2].map(|threads| Setting { isa: Isa::Scalar, threads });
+        let settings = [1, 2].map(|threads| Setting { cpu: OnCpu { isa: Isa::Scalar, threads }, gpu: None });
         Session::new(settings.into(), repeats, Arc::default(), None)
     }
 

@@ -67,9 +67,9 @@ fn heading(rows: &[Record], grid: &mut Grid) -> Vec<String> {
     if !shared.is_empty() {
         lines.push(format!("{} parameters", shared.join(", ")));
     }
-    let shared = grid.take_shared(&["backend", "isa", "threads"]);
-    if let [backend, isa, _] = shared.as_slice() {
-        lines.push(format!("{backend}, {isa}, {}", terminal::threads(row.n_threads)));
+    if !grid.take_shared(&["backend", "gpu", "ngl", "isa", "threads"]).is_empty() {
+        let processor = if row.gpu_info.is_empty() { format!("{}, ", row.backends) } else { String::new() };
+        lines.push(processor + &row.device());
     }
     lines
 }
@@ -79,6 +79,7 @@ fn grid(rows: &[Record]) -> Grid {
     let any = |has: fn(&Record) -> bool| rows.iter().any(has);
     let (energy, limit) =
         (any(|r| r.joules.is_some()), any(|r| r.limit_share.is_some() || r.memory_limit.is_some()));
+    let gpu = any(|r| !r.gpu_info.is_empty());
     let mut grid = Grid::default();
     for row in rows {
         let mut line = Line::default();
@@ -89,6 +90,10 @@ fn grid(rows: &[Record]) -> Grid {
         line.right("size", terminal::size(row.model_size));
         line.right("params", params(row.model_n_params));
         line.left("backend", row.backends.clone());
+        if gpu {
+            line.left("gpu", row.gpu_info.clone());
+            line.right("ngl", row.n_gpu_layers.to_string());
+        }
         line.left("isa", row.isa.clone());
         line.right("threads", row.n_threads.to_string());
         line.right("test", row.test.clone());
@@ -177,7 +182,7 @@ fn share(row: &Record) -> String {
 /// The tables of ops, below the rows.
 fn ops(out: &mut dyn Write, rows: &[Record]) -> io::Result<()> {
     for row in rows.iter().filter(|row| !row.ops.is_empty()) {
-        writeln!(out, "\n{}, {}, {}:", row.test, row.isa, terminal::threads(row.n_threads))?;
+        writeln!(out, "\n{}, {}:", row.test, row.device())?;
         let total: u64 = row.ops.iter().map(|op| op.ns).sum();
         let mut grid = Grid::default();
         for op in &row.ops {

@@ -4,18 +4,14 @@
 //! how long it takes to look at it. Every test is gone through once before it counts, a generation for one token.
 
 use anyhow::Context;
-use pumice_kernels::{Cpu, DType, Timed, count::Work};
+use pumice_kernels::{Backend, DType, Timed, count::Work};
 use pumice_models::{
     gguf::File,
     llama::{Input, Llama, LlamaOptions, Logits},
     plan::{Plan, free_memory},
 };
 
-use super::{
-    model::Model,
-    session::{Session, Setting},
-    test::Test,
-};
+use super::{model::Model, session::Session, test::Test};
 use crate::holding::HoldingArgs;
 
 /// What to measure, and how.
@@ -34,7 +30,7 @@ pub struct Plans {
 
 impl Plans {
     /// The context that the longest test takes; none where there are no tests.
-    fn options(&self) -> Option<LlamaOptions> {
+    pub fn options(&self) -> Option<LlamaOptions> {
         let length = |test: &Test| {
             let sizes = test.sizes();
             sizes.depth + sizes.prompt + sizes.generated
@@ -61,9 +57,11 @@ impl Plans {
 /// A text model with one setting.
 struct Engine {
     setting: usize,
-    backend: Timed<Cpu>,
+    backend: Timed<Box<dyn Backend>>,
     llama: Llama,
     tokens: Vec<u32>,
+    /// Where logits are read to, which waits for them as whoever draws a token does.
+    logits: Vec<f32>,
 }
 
 /// Measures all of `plans`.
@@ -75,12 +73,24 @@ pub fn measure(session: &mut Session, model: &Model, plans: &Plans) -> anyhow::R
         let mut engines = Vec::new();
         for setting in settings {
             session.say("filling the cache", setting);
-            let mut engine = Engine::open(setting, session.settings[setting], &file, &options)?;
             let depth = plans.tests.iter().map(|test| test.sizes().depth).max().unwrap_or(0);
+            let on_gpu = session.settings[setting].gpu.is_some();
+            if plans.ops && on_gpu {
+                // A device that times each op takes longer for all: it is not the one that is measured.
+                let how = session.settings[setting].text(true)?;
+                let mut engine = Engine::open(setting, how, &file, &options)?;
+                engine.prompt(session, depth, 0, false)?;
+                plans.tests.iter().try_for_each(|test| engine.ops(session, *test))?;
+            }
+            let how = session.settings[setting].text(false)?;
+            let mut engine = Engine::open(setting, how, &file, &options)?;
             engine.prompt(session, depth, 0, false)?;
             for test in &plans.tests {
                 session.say(&format!("{test}: warming up"), setting);
-                engine.warm_up(session, *test, plans.ops)?;
+                engine.warm_up(session, *test)?;
+                if plans.ops && !on_gpu {
+                    engine.ops(session, *test)?;
+                }
             }
             engines.push(engine);
         }
@@ -112,6 +122,10 @@ fn groups(
     force: bool,
 ) -> anyhow::Result<Vec<Vec<usize>>> {
     let all: Vec<usize> = (0..session.settings.len()).collect();
+    if session.settings.iter().filter(|setting| setting.gpu.is_some()).count() > 1 {
+        // One has the memory of a graphics processor to itself.
+        return Ok(all.into_iter().map(|setting| vec![setting]).collect());
+    }
     let Some(free) = free_memory().filter(|_| !force) else { return Ok(vec![all]) };
     let plan = Plan::new(file, None, options)?;
     let more = (plan.cache + plan.scratch).saturating_mul(all.len() as u64 - 1);
@@ -125,15 +139,21 @@ fn groups(
 }
 
 impl Engine {
-    fn open(setting: usize, how: Setting, file: &File, options: &LlamaOptions) -> anyhow::Result<Self> {
-        let mut backend = Timed::new(how.cpu());
+    fn open(
+        setting: usize,
+        backend: Box<dyn Backend>,
+        file: &File,
+        options: &LlamaOptions,
+    ) -> anyhow::Result<Self> {
+        let mut backend = Timed::new(backend);
         let llama = Llama::load(file, &mut backend, options)?;
         let tokens = random_tokens(options.ctx, llama.config().vocab);
-        Ok(Self { setting, backend, llama, tokens })
+        let logits = vec![0.0; llama.config().vocab];
+        Ok(Self { setting, backend, llama, tokens, logits })
     }
 
-    /// Goes through `test` before it counts, and notes its work and, where asked for, the time of its ops.
-    fn warm_up(&mut self, session: &mut Session, test: Test, ops: bool) -> anyhow::Result<()> {
+    /// Goes through `test` before it counts, and notes its work.
+    fn warm_up(&mut self, session: &mut Session, test: Test) -> anyhow::Result<()> {
         self.backend.reset();
         let work = match test {
             Test::Generation { n, depth } => {
@@ -147,11 +167,14 @@ impl Engine {
             }
         };
         session.work(test, self.setting, work);
-        if ops {
-            self.backend.reset();
-            self.run(session, test, true)?;
-            session.ops(test, self.setting, &self.backend);
-        }
+        Ok(())
+    }
+
+    /// Notes where the time of `test` goes, op by op.
+    fn ops(&mut self, session: &mut Session, test: Test) -> anyhow::Result<()> {
+        self.backend.reset();
+        self.run(session, test, true)?;
+        session.ops(test, self.setting, &self.backend);
         Ok(())
     }
 
@@ -170,11 +193,10 @@ impl Engine {
         }
         let mut go_on = |_, _| !session.is_stopped();
         let input = [Input::Tokens(&self.tokens[depth..depth + n])];
-        let last = Logits::Last;
-        match timed {
-            true => self.llama.forward(&mut self.backend, &input, depth, last, &mut go_on)?,
-            false => self.llama.forward(self.backend.inner_mut(), &input, depth, last, &mut go_on)?,
-        };
+        let backend: &mut dyn Backend = if timed { &mut self.backend } else { self.backend.inner_mut() };
+        if self.llama.forward(backend, &input, depth, Logits::Last, &mut go_on)? == n {
+            self.llama.logits(backend, &mut self.logits)?;
+        }
         Ok(())
     }
 

@@ -36,7 +36,23 @@ impl Adapter {
         match *self {}
     }
 
+    pub fn is_software(&self) -> bool {
+        match *self {}
+    }
+
+    pub fn name(&self) -> &str {
+        match *self {}
+    }
+
+    pub fn interface(&self) -> &str {
+        match *self {}
+    }
+
     pub fn open(&self) -> anyhow::Result<Device> {
+        match *self {}
+    }
+
+    pub fn backend(&self, _: bool) -> anyhow::Result<Box<dyn Backend>> {
         match *self {}
     }
 }

@@ -85,14 +85,39 @@ impl Adapter {
         matches!(self.0.kind, Kind::Integrated | Kind::Software)
     }
 
+    /// Whether it is software on the processor.
+    pub fn is_software(&self) -> bool {
+        self.0.kind == Kind::Software
+    }
+
+    /// The name that its driver gives.
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// The interface: `vulkan`.
+    pub fn interface(&self) -> &str {
+        self.0.backend
+    }
+
     /// Opens it.
     pub fn open(&self) -> anyhow::Result<Device> {
+        Ok(Device(self.gpu(false)?))
+    }
+
+    /// The device as it is; with `times` one that can tell how long each op took, and is slower for it.
+    pub fn backend(&self, times: bool) -> anyhow::Result<Box<dyn Backend>> {
+        Ok(Box::new(self.gpu(times)?))
+    }
+
+    fn gpu(&self, times: bool) -> anyhow::Result<Gpu> {
         let options = GpuOptions {
             adapter: Some(self.0.number),
             pipeline_cache: cache_folder(),
+            times,
             ..GpuOptions::default()
         };
-        Ok(Device(Gpu::new(&options)?))
+        Ok(Gpu::new(&options)?)
     }
 }
 
