@@ -2,6 +2,8 @@
 
 mod bad_input;
 mod bench;
+#[cfg(feature = "gpu")]
+mod bench_devices;
 mod bench_limits;
 mod chatting;
 mod demo;
