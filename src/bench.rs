@@ -4,6 +4,7 @@ mod cold;
 mod compare;
 mod energy;
 mod kernels;
+mod limits;
 mod list;
 mod machine;
 mod model;
@@ -208,13 +209,13 @@ fn run_model(args: &Args, mut settings: Vec<Setting>, out: &mut dyn Write) -> an
     measure(&mut session, &model, talk, &plans, !args.no_cold)?;
     let was_stopped = session.is_stopped();
     let mut rows = session.finish(&common(&model, cache_type, args.holding.holding()));
-    let limits = if was_stopped { Vec::new() } else { roofline::measure(&settings)? };
+    let limits = if was_stopped { Vec::new() } else { limits::measure(&settings)? };
     roofline::fill(&mut rows, &model, cache_type, &limits)?;
     if let Some(path) = &args.save {
         record::append(path, &rows)?;
     }
     table::print(out, &rows, args.output)?;
-    roofline::print(out, &limits, args.output)?;
+    limits::print(out, &limits, args.output)?;
     out.flush()?;
     if let Some(path) = &args.plot {
         plot::write(path, &rows)?;

@@ -18,7 +18,8 @@ use pumice_models::plan::free_memory;
 use serde::Serialize;
 
 use super::{
-    roofline::{self, Limits, Need, Of},
+    limits::{self, Limits, Of},
+    roofline::Need,
     setting::OnCpu,
     table::{Format, Grid, Line},
 };
@@ -129,7 +130,7 @@ pub fn run(out: &mut dyn Write, plan: &Plan, format: Format) -> anyhow::Result<E
     if let Some(free) = free_memory() {
         check(&plan.types, &shapes, free)?;
     }
-    let limits = roofline::of_cpu(&plan.settings)?;
+    let limits = limits::of_cpu(&plan.settings)?;
     let style = ProgressStyle::with_template("{bar:20} {pos}/{len} {wide_msg}")
         .unwrap_or_else(|_| ProgressStyle::default_bar());
     let cells = plan.types.len() * plan.settings.len() * shapes.len();
@@ -306,7 +307,7 @@ fn print(out: &mut dyn Write, limits: &[Limits], cells: &[Cell], format: Format)
             }
         }
     }
-    roofline::print(out, limits, format)?;
+    limits::print(out, limits, format)?;
     Ok(out.flush()?)
 }
 

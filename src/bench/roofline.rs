@@ -4,12 +4,7 @@
 //! a generated token by reading the weights (Williams, Waterman, Patterson 2009). Products with quantized weights run on bytes, with F16 and
 //! BF16 weights on x86 on 16 bits, all else on f32; of memory only what no cache can keep is counted. A model that fits into the caches can beat its limit.
 
-use std::io::Write;
-
-use pumice_kernels::{
-    Count, DType,
-    probe::{self, Rates},
-};
+use pumice_kernels::{Count, DType, probe};
 use pumice_models::{
     gguf::File,
     llama::{Input, Llama, LlamaOptions, Logits},
@@ -17,12 +12,7 @@ use pumice_models::{
     vision::Vision,
 };
 
-use super::{
-    model::Model,
-    record::Record,
-    setting::{OnCpu, Setting},
-    table::{Format, Grid, Line},
-};
+use super::{limits::Limits, model::Model, record::Record};
 
 /// What a test computes and reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -69,61 +59,6 @@ impl Need {
     fn times(self, n: usize) -> Self {
         let n = n as u64;
         Self { int8: self.int8 * n, halves: self.halves * n, f32: self.f32 * n, read: self.read * n }
-    }
-}
-
-/// Whose limits.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Of {
-    /// Some threads' of the processor with some instructions.
-    Cpu(OnCpu),
-    /// A graphics processor's, by its name.
-    Gpu(String),
-}
-
-/// What a device does at most, per second.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Limits {
-    /// Whose.
-    pub of: Of,
-    /// Bytes from memory; of a graphics processor, bytes read and written by a copy.
-    pub read: f64,
-    /// Operations on bytes.
-    pub int8: f64,
-    /// Operations of products with F16 and BF16 weights, and on what.
-    pub halves: (f64, &'static str),
-    /// Operations on f32.
-    pub f32: f64,
-    /// Operations on f16, where it has them.
-    pub f16: Option<f64>,
-    /// Operations on bf16.
-    pub bf16: Option<f64>,
-}
-
-impl From<Rates> for Limits {
-    fn from(rates: Rates) -> Self {
-        let best = |rate: Option<probe::Rate>| rate.map(|rate| rate.best);
-        Self {
-            of: Of::Cpu(OnCpu { isa: rates.isa, threads: rates.threads }),
-            read: rates.read.best,
-            int8: rates.int8.best,
-            halves: rates.halves(),
-            f32: rates.f32.best,
-            f16: best(rates.f16),
-            bf16: best(rates.bf16),
-        }
-    }
-}
-
-impl Limits {
-    /// Whether `row` was measured on what these are the limits of; nothing is known of two devices together.
-    fn are_of(&self, row: &Record) -> bool {
-        match &self.of {
-            Of::Cpu(cpu) => {
-                row.gpu_info.is_empty() && cpu.threads == row.n_threads && cpu.isa.name() == row.isa
-            }
-            Of::Gpu(name) => *name == row.gpu_info && !row.is_on_two(),
-        }
     }
 }
 
@@ -193,41 +128,6 @@ impl Shapes {
     }
 }
 
-/// Limits of each of `settings`; on a processor also those of fewer threads.
-pub fn measure(settings: &[Setting]) -> anyhow::Result<Vec<Limits>> {
-    let cpus: Vec<_> = settings.iter().filter(|s| s.gpu.is_none()).map(|s| s.cpu).collect();
-    let mut limits = of_cpu(&cpus)?;
-    for setting in settings {
-        // Two devices have limits together only where both compute at once, which they do not.
-        let Some(gpu) = setting.gpu.as_ref().filter(|gpu| gpu.is_whole()) else { continue };
-        let rates = probe::device_rates(&mut *setting.vision(false)?)?;
-        limits.push(Limits {
-            of: Of::Gpu(gpu.adapter.name().into()),
-            read: rates.copy,
-            int8: rates.int8,
-            halves: (rates.f16, "f16"),
-            f32: rates.f32,
-            f16: Some(rates.f16),
-            bf16: None,
-        });
-    }
-    Ok(limits)
-}
-
-/// Limits of each of `cpus`, and with its instructions of 1, 2, 4 … threads below.
-pub fn of_cpu(cpus: &[OnCpu]) -> anyhow::Result<Vec<Limits>> {
-    let mut wanted: Vec<OnCpu> = Vec::new();
-    for &OnCpu { isa, threads } in cpus {
-        let fewer = (0..).map(|i| 1 << i).take_while(|n| *n < threads);
-        for threads in fewer.chain([threads]) {
-            if !wanted.contains(&OnCpu { isa, threads }) {
-                wanted.push(OnCpu { isa, threads });
-            }
-        }
-    }
-    wanted.into_iter().map(|s| Ok(probe::rates(s.threads, s.isa)?.into())).collect()
-}
-
 /// Writes into `rows` of `model` what bounds them: the limit, the share of it that was reached, and the rates that it comes from.
 pub fn fill(rows: &mut [Record], model: &Model, cache_type: DType, limits: &[Limits]) -> anyhow::Result<()> {
     let text = File::open(&model.text)?;
@@ -261,48 +161,10 @@ fn mark(
     Ok(())
 }
 
-/// Prints the machine's limits below a table of rows; other formats have them in the rows.
-pub fn print(out: &mut dyn Write, limits: &[Limits], format: Format) -> std::io::Result<()> {
-    if limits.is_empty() || !matches!(format, Format::Table | Format::Md) {
-        return Ok(());
-    }
-    writeln!(out)?;
-    match format {
-        Format::Md => grid(limits).markdown(out),
-        _ => grid(limits).text(out),
-    }
-}
-
-/// The machine's limits, as a table.
-pub fn grid(limits: &[Limits]) -> Grid {
-    let mut grid = Grid::default();
-    let (f16, bf16) = (limits.iter().any(|l| l.f16.is_some()), limits.iter().any(|l| l.bf16.is_some()));
-    for l in limits {
-        let mut line = Line::default();
-        let (name, threads) = match &l.of {
-            Of::Cpu(cpu) => (cpu.isa.to_string(), cpu.threads.to_string()),
-            Of::Gpu(name) => (name.clone(), String::new()),
-        };
-        line.left("limits", name);
-        line.right("threads", threads);
-        line.right("read GB/s", format!("{:.1}", l.read / 1e9));
-        line.right("int8 GOP/s", format!("{:.0}", l.int8 / 1e9));
-        line.right("f32 GFLOP/s", format!("{:.0}", l.f32 / 1e9));
-        let cell = |rate: Option<f64>| rate.map_or_else(String::new, |rate| format!("{:.0}", rate / 1e9));
-        if f16 {
-            line.right("f16 GFLOP/s", cell(l.f16));
-        }
-        if bf16 {
-            line.right("bf16 GFLOP/s", cell(l.bf16));
-        }
-        grid.push(line);
-    }
-    grid
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bench::{limits::Of, setting::OnCpu};
     use pumice_kernels::{Bytes, Isa};
     use pumice_quantize::{FileType, synthetic::synthetic};
 
