@@ -1,6 +1,6 @@
 //! A chat whose device fails goes on with another one, and nobody can tell from its words.
 //!
-//! The device that fails is the CPU behind a counter of the calls that may fail. Weights are of 8 bits, whose products are the same for
+//! The device that fails is the CPU, or a real GPU, behind a counter of the calls that may fail. Weights are of 8 bits, whose products are the same for
 //! a position computed alone or with others (NUMERICS.md), so that texts must be equal to the letter.
 
 use std::{
@@ -36,19 +36,27 @@ enum When {
     ReadOnce(usize),
 }
 
-/// The CPU as long as it works.
-struct Failing {
-    cpu: Cpu,
+/// A device as long as it works.
+struct Failing<B> {
+    device: B,
     when: When,
+    /// Makes the device itself fail, where it can; else its failure is pretended.
+    pull: Option<fn(&B)>,
     /// Loads and allocations, and readings so far.
     calls: Arc<[AtomicUsize; 2]>,
     failed: bool,
 }
 
-impl Failing {
+impl Failing<Cpu> {
     fn new(when: When) -> (Self, Arc<[AtomicUsize; 2]>) {
+        Failing::of(cpu(), when, None)
+    }
+}
+
+impl<B> Failing<B> {
+    fn of(device: B, when: When, pull: Option<fn(&B)>) -> (Self, Arc<[AtomicUsize; 2]>) {
         let calls = Arc::new([AtomicUsize::new(0), AtomicUsize::new(0)]);
-        (Self { cpu: cpu(), when, calls: Arc::clone(&calls), failed: false }, calls)
+        (Self { device, when, pull, calls: Arc::clone(&calls), failed: false }, calls)
     }
 
     /// Counts a call that may fail, and fails where it is time.
@@ -59,6 +67,10 @@ impl Failing {
             When::Read(n) => self.failed || (read && now == n),
             When::ReadOnce(n) => read && now == n,
         };
+        if let Some(pull) = self.pull.filter(|_| fails) {
+            pull(&self.device);
+            return Ok(());
+        }
         self.failed |= fails;
         let device = "a failing device".to_owned();
         match (fails, self.when) {
@@ -70,27 +82,27 @@ impl Failing {
         }
     }
 
-    /// The CPU for an op; none after the failure.
-    fn op(&mut self) -> Option<&mut Cpu> {
-        (!self.failed || matches!(self.when, When::ReadOnce(_))).then_some(&mut self.cpu)
+    /// The device for an op; none after the failure.
+    fn op(&mut self) -> Option<&mut B> {
+        (!self.failed || matches!(self.when, When::ReadOnce(_))).then_some(&mut self.device)
     }
 }
 
-impl Backend for Failing {
+impl<B: Backend> Backend for Failing<B> {
     fn name(&self) -> String {
         "a failing device".into()
     }
     fn load(&mut self, bytes: Bytes, rows: usize, cols: usize, dtype: DType) -> Result<Tensor> {
         self.check(false)?;
-        self.cpu.load(bytes, rows, cols, dtype)
+        self.device.load(bytes, rows, cols, dtype)
     }
     fn alloc(&mut self, rows: usize, cols: usize, dtype: DType) -> Result<Tensor> {
         self.check(false)?;
-        self.cpu.alloc(rows, cols, dtype)
+        self.device.alloc(rows, cols, dtype)
     }
     fn read(&mut self, dst: &mut [f32], src: Tensor) -> Result<()> {
         self.check(true)?;
-        self.cpu.read(dst, src)
+        self.device.read(dst, src)
     }
     fn write(&mut self, dst: Tensor, src: &[u8]) {
         self.op().into_iter().for_each(|b| b.write(dst, src));
@@ -249,4 +261,64 @@ fn a_second_failure_is_an_error() {
     assert!(error.contains("64 bytes"), "{error}");
     let error = chat.ask("What?", &[]).err().expect("no device is left").to_string();
     assert!(error.contains("no device any more") && chat.device().is_none(), "{error}");
+}
+
+/// A conversation with a real device, which is lost or has too little memory.
+#[cfg(feature = "gpu")]
+mod gpu {
+    use super::*;
+    use pumice_kernels::gpu::{Gpu, GpuOptions, adapters};
+
+    fn open(memory: Option<u64>) -> Option<Gpu> {
+        if adapters().is_empty() {
+            eprintln!("skipped, no adapter: a GPU that fails");
+            return None;
+        }
+        Some(Gpu::new(&GpuOptions { memory, ..GpuOptions::default() }).expect("a device"))
+    }
+
+    /// The tiny model in f32: what devices round differently, random weights would turn into other words.
+    fn exact() -> File {
+        let bytes = synthetic("tiny", FileType::F32).expect("the tiny model");
+        File::from_bytes("tiny", Bytes::new(bytes)).expect("the tiny model")
+    }
+
+    fn talk_on(devices: impl Into<Devices>) -> Vec<String> {
+        talk(&mut Chat::from_files(&exact(), None, devices, options()).expect("a chat"))
+    }
+
+    #[test]
+    fn a_lost_gpu_is_gone_on_from() {
+        let Some(gpu) = open(None) else { return };
+        let (gpu, calls) = Failing::of(gpu, When::Read(usize::MAX), None);
+        let undisturbed = talk_on(Box::new(gpu));
+        assert_eq!(undisturbed, talk_on(Box::new(cpu())), "before anything fails");
+        let reads = calls[1].load(SeqCst);
+        // While it looks at the picture, in the first prompt, in the midst of an answer, in the last.
+        for when in [When::Read(0), When::Read(1), When::Read(reads / 2), When::Read(reads - 1)] {
+            let Some(gpu) = open(None) else { return };
+            let (fallback, told) = fallback();
+            let text = Box::new(Failing::of(gpu, when, Some(Gpu::lose)).0);
+            assert_eq!(
+                talk_on(Devices { text, vision: None, fallback: Some(fallback) }),
+                undisturbed,
+                "{when:?}"
+            );
+            assert!(told.borrow().len() == 1 && told.borrow()[0].contains("lost"), "{:?}", told.borrow());
+        }
+    }
+
+    #[test]
+    fn a_gpu_without_memory_is_gone_on_from() {
+        for memory in [4 << 20, 6 << 20, 9 << 20] {
+            let Some(gpu) = open(Some(memory)) else { return };
+            let (fallback, told) = fallback();
+            let devices = Devices { text: Box::new(gpu), vision: None, fallback: Some(fallback) };
+            assert_eq!(talk_on(devices), talk_on(Box::new(cpu())), "{memory} bytes");
+            assert!(told.borrow().len() == 1 && told.borrow()[0].contains("bytes"), "{:?}", told.borrow());
+        }
+        let Some(gpu) = open(Some(4 << 20)) else { return };
+        let error = Chat::from_files(&exact(), None, Box::new(gpu), options()).err().expect("no memory");
+        assert!(error.to_string().contains("could not be allocated"), "{error}");
+    }
 }
