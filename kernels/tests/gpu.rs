@@ -14,6 +14,8 @@ use pumice_kernels::{
 
 #[path = "gpu/attention.rs"]
 mod attention;
+#[path = "gpu/coop.rs"]
+mod coop;
 #[path = "gpu/fused.rs"]
 mod fused;
 #[path = "gpu/products.rs"]
@@ -34,12 +36,13 @@ fn gpu(allow: Allow) -> Option<Gpu> {
     }
 }
 
-/// What adapters may have: everything, and what old ones lack.
+/// What adapters may have, and what old ones lack. Matrix units, which round otherwise, have tests of their own.
 fn allowances() -> [(&'static str, Allow); 3] {
-    let old = Allow { subgroups: false, cooperative_matrix: false, ..Allow::default() };
+    let plain = Allow { cooperative_matrix: false, ..Allow::default() };
+    let old = Allow { subgroups: false, ..plain.clone() };
     // So small that the tests' tensors lie in several parts.
-    let narrow = Allow { binding: Some(16 << 10), ..Allow::default() };
-    [("all it has", Allow::default()), ("no subgroups", old), ("bindings of 16 kB", narrow)]
+    let narrow = Allow { binding: Some(16 << 10), ..plain.clone() };
+    [("all but matrix units", plain), ("no subgroups", old), ("bindings of 16 kB", narrow)]
 }
 
 /// Runs `f` on the CPU's scalar code and on GPUs of all allowances; what it returns may differ by `tolerance`.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::{
     Gpu, attend,
     buffers::Stored,
+    product,
     step::Step,
     top_k,
     turns::{Table, Turns},
@@ -179,8 +180,8 @@ impl Backend for Gpu {
 impl Gpu {
     /// Scratch that ops on `tensor` may need, so that no op has to ask for memory.
     fn reserve(&mut self, tensor: Tensor) -> Result<()> {
-        let fits =
-            !tensor.dtype.is_quantized() || self.scratch.reserve(&mut self.device, &mut self.buffers.slots);
+        let fits = !product::rounds(&self.device.facts, tensor.dtype)
+            || self.scratch.reserve(&mut self.device, &mut self.buffers.slots);
         let Tensor { rows, cols, dtype, .. } = tensor;
         let bytes = dtype.row_bytes(cols).unwrap_or(0).saturating_mul(rows);
         if fits { Ok(()) } else { Err(self.out_of_memory(bytes, rows, cols, dtype)) }

@@ -18,6 +18,8 @@ use crate::{DType, Error, Result};
 pub(super) struct Facts {
     /// Whether lanes of a subgroup can exchange numbers.
     pub subgroups: bool,
+    /// Lanes of a subgroup at most; 0 where they cannot be used.
+    pub subgroup_lanes: u32,
     /// Shapes m×n×k of f16 matrix products with f32 sums.
     pub cooperative_matrix: Vec<(u32, u32, u32)>,
     /// Bytes of workgroup memory.
@@ -56,7 +58,8 @@ impl Device {
         let facts = Facts {
             // Of four lanes at least, as `subgroup.wgsl` asks.
             subgroups: allow.subgroups && info.subgroup.is_some_and(|(least, _)| least >= 4),
-            cooperative_matrix: match allow.cooperative_matrix {
+            subgroup_lanes: info.subgroup.filter(|_| allow.subgroups).map_or(0, |(_, most)| most),
+            cooperative_matrix: match allow.cooperative_matrix && allow.subgroups {
                 // Its tiles are f16.
                 true if info.f16 => info.cooperative_matrix.clone(),
                 _ => Vec::new(),
@@ -198,6 +201,6 @@ fn experimental(facts: &Facts) -> wgpu::ExperimentalFeatures {
         return wgpu::ExperimentalFeatures::disabled();
     }
     // SAFETY: of wgpu's experimental features only cooperative matrices are asked for, in shapes that the adapter lists, with
-    // all lanes of a workgroup taking part in each product.
+    // all lanes of a subgroup taking part in each product.
     unsafe { wgpu::ExperimentalFeatures::enabled() }
 }

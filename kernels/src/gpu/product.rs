@@ -5,11 +5,13 @@
 //! 1–4         decode: x rounded in each workgroup, or by a          decode_float
 //!             dispatch of its own where it does not fit there
 //! more        quantize, then tile                                   tile_float
+//! 32 or 64    halve, then tile_coop, where there are matrix units   the same, but for F32
 //! ```
 //! With few rows all that a layer does around a product is done in it: the norm before it, several weights that meet the same x,
 //! and after it a bias, a sum, SwiGLU, RoPE, or the way into a cache. [`Product`] says what is wanted and tells the dispatches,
 //! or that there is no such kernel. With many rows the norm, bias and sum are.
 
+mod coop;
 pub(in crate::gpu) mod few;
 mod many;
 #[cfg(test)]
@@ -181,6 +183,11 @@ impl Rows {
         });
         Self { tensor: x, buffer: place.buffer, at: place.at, n: x.rows, k: x.cols, norm }
     }
+}
+
+/// Whether products with a weight of `format` need the scratch.
+pub(super) fn rounds(facts: &Facts, format: DType) -> bool {
+    format.is_quantized() || coop::possible(facts, format)
 }
 
 /// dst = x·wᵀ + bias, whatever the shapes and wherever the operands lie.

@@ -37,6 +37,9 @@ pub(super) enum Main {
     DecodeFloat,
     Tile,
     TileFloat,
+    Halve,
+    TileCoop8,
+    TileCoop16,
     GetRows,
     Attention,
     AttentionSplit,
@@ -83,12 +86,14 @@ pub(super) struct Spec {
     pub decoder: Decoder,
     /// Whether it sums over lanes (`subgroup.wgsl` or `workgroup.wgsl`).
     pub lanes: bool,
+    /// What it begins with, before all else: directives, and types for what the device has.
+    pub head: &'static str,
 }
 
 impl Main {
     /// All of them.
     #[cfg(test)]
-    pub const ALL: [Main; 18] = [
+    pub const ALL: [Main; 21] = [
         Main::RmsNorm,
         Main::LayerNorm,
         Main::Rope,
@@ -102,6 +107,9 @@ impl Main {
         Main::DecodeFloat,
         Main::Tile,
         Main::TileFloat,
+        Main::Halve,
+        Main::TileCoop8,
+        Main::TileCoop16,
         Main::GetRows,
         Main::Attention,
         Main::AttentionSplit,
@@ -110,8 +118,16 @@ impl Main {
     ];
 
     pub fn spec(self) -> Spec {
-        let plain =
-            |source, reads, writes| Spec { source, reads, writes, decoder: Decoder::None, lanes: false };
+        let plain = |source, reads, writes| Spec {
+            source,
+            reads,
+            writes,
+            decoder: Decoder::None,
+            lanes: false,
+            head: "",
+        };
+        let coop =
+            |head| Spec { decoder: Decoder::Any, head, ..plain(include_str!("wgsl/tile_coop.wgsl"), 5, 1) };
         match self {
             Main::RmsNorm => Spec { lanes: true, ..plain(include_str!("wgsl/rms_norm.wgsl"), 2, 1) },
             Main::LayerNorm => Spec { lanes: true, ..plain(include_str!("wgsl/layer_norm.wgsl"), 3, 1) },
@@ -135,6 +151,7 @@ impl Main {
                 writes: 3,
                 decoder: Decoder::Quantized,
                 lanes: true,
+                head: "",
             },
             Main::DecodeFloat => Spec {
                 source: concat!(include_str!("wgsl/parts.wgsl"), include_str!("wgsl/decode_float.wgsl")),
@@ -142,11 +159,15 @@ impl Main {
                 writes: 3,
                 decoder: Decoder::Float,
                 lanes: true,
+                head: "",
             },
             Main::Tile => Spec { decoder: Decoder::Quantized, ..plain(include_str!("wgsl/tile.wgsl"), 5, 1) },
             Main::TileFloat => {
                 Spec { decoder: Decoder::Float, ..plain(include_str!("wgsl/tile_float.wgsl"), 4, 1) }
             }
+            Main::Halve => Spec { lanes: true, ..plain(include_str!("wgsl/halve.wgsl"), 2, 1) },
+            Main::TileCoop8 => coop(include_str!("wgsl/coop8.wgsl")),
+            Main::TileCoop16 => coop(include_str!("wgsl/coop16.wgsl")),
             Main::GetRows => {
                 Spec { decoder: Decoder::Any, ..plain(include_str!("wgsl/get_rows.wgsl"), 3, 1) }
             }
@@ -185,7 +206,7 @@ impl Kernel {
 pub(super) fn compose(main: Main, format: Option<DType>, subgroups: bool) -> String {
     let spec = main.spec();
     assert!(spec.decoder.takes(format), "{main:?} of {format:?}");
-    let mut parts = Vec::new();
+    let mut parts = vec![spec.head];
     if spec.lanes {
         // The directive that it begins with must come before all else.
         parts.push(match subgroups {

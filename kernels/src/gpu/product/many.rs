@@ -1,6 +1,6 @@
-//! Products of many rows of x: `quantize.wgsl` and `tile.wgsl`, or `tile_float.wgsl`.
+//! Products of many rows of x: `quantize.wgsl` and `tile.wgsl`, or `tile_float.wgsl`; in matrix units see `coop.rs`.
 
-use super::{Context, Dispatch, Kernel, Main, Op, Rows, Target, groups};
+use super::{Context, Dispatch, Kernel, Main, Op, Rows, Target, coop, groups};
 use crate::Tensor;
 use crate::gpu::{
     buffers::{STORAGE, Slots},
@@ -21,7 +21,16 @@ pub(in crate::gpu) struct Scratch {
     /// Its buffer, and the bytes of it.
     room: Option<(u32, u64)>,
     /// The x that it holds, whole and not normed.
-    holds: Option<Tensor>,
+    holds: Option<(Tensor, Form)>,
+}
+
+/// What x is rounded to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// 8 bits (`quantize.wgsl`).
+    Codes,
+    /// 16-bit floats (`halve.wgsl`).
+    Halves,
 }
 
 impl Scratch {
@@ -36,9 +45,21 @@ impl Scratch {
 
     /// An op wrote `t`, or, without one, anything may have been written: what was rounded may be old.
     pub fn wrote(&mut self, t: Option<Tensor>) {
-        if t.is_none_or(|t| self.holds.is_some_and(|x| x.buffer == t.buffer)) {
+        if t.is_none_or(|t| self.holds.is_some_and(|(x, _)| x.buffer == t.buffer)) {
             self.holds = None;
         }
+    }
+
+    /// Its buffer and the bytes of it.
+    pub(super) fn room(&self) -> (u32, u64) {
+        self.room.expect("scratch is reserved when a weight is loaded for which x is rounded")
+    }
+
+    /// Holds `x` from now on, `None` for what no other product can use; whether it did already.
+    pub(super) fn takes(&mut self, x: Option<(Tensor, Form)>) -> bool {
+        let held = x.is_some() && self.holds == x;
+        self.holds = x;
+        held
     }
 }
 
@@ -57,14 +78,13 @@ fn bytes(n: usize, k: usize) -> (u64, u64) {
 
 /// Rounds `x`, which the scratch has room for.
 pub(super) fn round(c: &mut Context, out: &mut Vec<Dispatch>, x: &Rows) -> Rounded {
-    let (buffer, room) = c.scratch.room.expect("scratch is reserved when a weight of blocks is loaded");
+    let (buffer, room) = c.scratch.room();
     let (scales, all) = bytes(x.n, x.k);
     assert!(all <= room, "{} rows of {} take {all} bytes in 8 bits, there are {room}", x.n, x.k);
     let rounded = Rounded { buffer, codes: 0, scales: (scales / 8) as u32 };
-    if c.scratch.holds == Some(x.tensor) && x.norm.is_none() {
+    if c.scratch.takes(x.norm.is_none().then_some((x.tensor, Form::Codes))) {
         return rounded;
     }
-    c.scratch.holds = x.norm.is_none().then_some(x.tensor);
     let (norm, norm_at, eps) = x.norm.unwrap_or((x.buffer, 0, 0.0));
     let constants = if x.norm.is_some() { vec![("NORM", 1)] } else { Vec::new() };
     out.push(Dispatch {
@@ -87,24 +107,30 @@ pub(super) fn round(c: &mut Context, out: &mut Vec<Dispatch>, x: &Rows) -> Round
 
 /// The product of `x` with each of `targets`.
 pub(super) fn product(c: &mut Context, out: &mut Vec<Dispatch>, x: &Rows, targets: &[Target]) {
-    if !targets.first().is_some_and(|t| t.format.is_quantized()) {
+    let Some(format) = targets.first().map(|t| t.format) else { return };
+    let side = coop::takes(c.facts, format, x.n);
+    if side.is_none() && !format.is_quantized() {
         out.extend(targets.iter().map(|target| float(x, target)));
         return;
     }
-    let room = c.scratch.room.map_or(0, |(_, bytes)| bytes);
+    let (_, room) = c.scratch.room();
+    let taken = |n| if side.is_some() { coop::bytes(n, x.k).1 } else { bytes(n, x.k).1 };
     let mut most = x.n;
-    while most > 1 && bytes(most, x.k).1 > room {
+    while most > 1 && taken(most) > room {
         most = most.div_ceil(2);
     }
     for first in (0..x.n).step_by(most) {
         let n = most.min(x.n - first);
         let at = x.at + (first * x.k) as u32;
         let rows = Rows { tensor: x.tensor.rows(first, n), at, n, ..*x };
-        let rounded = round(c, out, &rows);
-        for target in targets {
-            let target = Target { at: target.at + first as u32 * target.stride, ..*target };
-            out.push(quantized(&rows, &rounded, &target));
+        let at = |t: &Target| Target { at: t.at + first as u32 * t.stride, ..*t };
+        let targets: Vec<_> = targets.iter().map(at).collect();
+        if let Some(side) = side {
+            coop::product(c, out, side, &rows, &targets);
+            continue;
         }
+        let rounded = round(c, out, &rows);
+        out.extend(targets.iter().map(|target| quantized(&rows, &rounded, target)));
     }
 }
 

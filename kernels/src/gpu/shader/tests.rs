@@ -7,11 +7,26 @@ use naga::{
 
 use super::*;
 
-/// All that shaders may ask of a device beside wgpu's own: what `unpack2x16float` and subgroups need.
-fn capabilities(subgroups: bool) -> Capabilities {
+/// All that shaders may ask of a device beside wgpu's own: what `unpack2x16float`, subgroups and matrix units need.
+fn capabilities(main: Main, subgroups: bool) -> Capabilities {
     let mut all = Capabilities::SHADER_FLOAT16_IN_FLOAT32;
     all.set(Capabilities::SUBGROUP, subgroups);
+    all.set(Capabilities::COOPERATIVE_MATRIX | Capabilities::SHADER_FLOAT16, cooperative(main));
     all
+}
+
+/// Whether it multiplies matrices in one step, which takes subgroups, and Vulkan or Metal.
+fn cooperative(main: Main) -> bool {
+    matches!(main, Main::TileCoop8 | Main::TileCoop16)
+}
+
+/// Those of attention: heads of widths that are eights and not, caches of all types.
+fn attention(more: &[(&'static str, u32)]) -> Vec<Vec<(&'static str, u32)>> {
+    let kinds = [(64, 0, 0, 0), (20, 1, 1, 1), (128, 1, 1, 0), (256, 2, 1, 1), (3, 0, 1, 0)];
+    let own = kinds.map(|(head, cache, causal, partial)| {
+        vec![("HEAD", head), ("CACHE", cache), ("CAUSAL", causal), ("PARTIAL", partial)]
+    });
+    own.into_iter().map(|own| own.into_iter().chain(more.iter().copied()).collect()).collect()
 }
 
 fn formats(decoder: Decoder) -> Vec<Option<DType>> {
@@ -46,6 +61,20 @@ fn constants(main: Main) -> Vec<Vec<(&'static str, u32)>> {
         Main::Tile | Main::TileFloat => {
             [1, 2, 4].map(|cols| vec![("COLS", cols), ("BIAS", 1), ("ADD", cols / 4)]).to_vec()
         }
+        Main::Halve => vec![vec![], vec![("NORM", 1)]],
+        Main::TileCoop8 | Main::TileCoop16 => [(32, 0), (128, 1), (256, 0)]
+            .map(|(lanes, add)| vec![("LANES", lanes), ("BIAS", 1), ("ADD", add)])
+            .to_vec(),
+        Main::Attention => [16, 32].into_iter().flat_map(|row| attention(&[("ROW", row)])).collect(),
+        Main::AttentionSplit => {
+            let kinds = [(1, 4), (2, 8), (4, 16), (1, 32)].into_iter();
+            kinds.flat_map(|(queries, lanes)| attention(&[("QUERIES", queries), ("LANES", lanes)])).collect()
+        }
+        Main::Combine => vec![vec![("HEAD", 3)], vec![("HEAD", 128)]],
+        Main::TopK => {
+            let kinds = [(1, 1, 0), (1, 0, 0), (0, 1, 0), (1, 1, 1)];
+            kinds.map(|(first, last, one)| vec![("FIRST", first), ("LAST", last), ("ONE", one)]).to_vec()
+        }
         _ => vec![vec![]],
     }
 }
@@ -54,12 +83,12 @@ fn constants(main: Main) -> Vec<Vec<(&'static str, u32)>> {
 fn every_combination_is_valid_everywhere() {
     for main in Main::ALL {
         for format in formats(main.spec().decoder) {
-            for subgroups in [true, false] {
+            for subgroups in [true, false].into_iter().filter(|on| *on || !cooperative(main)) {
                 let text = compose(main, format, subgroups);
                 let what = format!("{main:?} of {format:?}, subgroups {subgroups}");
                 let module = naga::front::wgsl::parse_str(&text)
                     .unwrap_or_else(|e| panic!("{what}: {}", e.emit_to_string(&text)));
-                let mut validator = Validator::new(ValidationFlags::all(), capabilities(subgroups));
+                let mut validator = Validator::new(ValidationFlags::all(), capabilities(main, subgroups));
                 let info = validator
                     .validate(&module)
                     .unwrap_or_else(|e| panic!("{what}: {}", e.emit_to_string(&text)));
@@ -67,7 +96,7 @@ fn every_combination_is_valid_everywhere() {
                     let values = constants.iter().map(|&(name, v)| (name.to_owned(), f64::from(v))).collect();
                     let (module, info) = process_overrides(&module, &info, None, &values)
                         .unwrap_or_else(|e| panic!("{what} with {constants:?}: {e}"));
-                    translate(&format!("{what} with {constants:?}"), &module, &info);
+                    translate(&format!("{what} with {constants:?}"), main, &module, &info);
                 }
             }
         }
@@ -75,7 +104,7 @@ fn every_combination_is_valid_everywhere() {
 }
 
 /// To what Vulkan, Metal and DirectX 12 take.
-fn translate(what: &str, module: &naga::Module, info: &naga::valid::ModuleInfo) {
+fn translate(what: &str, main: Main, module: &naga::Module, info: &naga::valid::ModuleInfo) {
     let options = back::spv::Options { lang_version: (1, 3), ..Default::default() };
     let words = back::spv::write_vec(module, info, &options, None);
     assert!(words.is_ok_and(|w| !w.is_empty()), "{what}: Vulkan");
@@ -83,6 +112,9 @@ fn translate(what: &str, module: &naga::Module, info: &naga::valid::ModuleInfo) 
         back::msl::Options { lang_version: (2, 4), fake_missing_bindings: true, ..Default::default() };
     let text = back::msl::write_string(module, info, &options, &Default::default());
     assert!(text.is_ok_and(|(t, _)| !t.is_empty()), "{what}: Metal");
+    if cooperative(main) {
+        return;
+    }
     let options = back::hlsl::Options {
         shader_model: back::hlsl::ShaderModel::V6_4,
         fake_missing_bindings: true,
