@@ -188,6 +188,7 @@ fn ask_once(args: &Args, chat: &mut Chat, prompt: &str, stopped: &AtomicBool) ->
         let object = serde_json::json!({
             "answer": text.trim_start(),
             "finish": finish.map(finish_name),
+            "device": chat.device(),
             "stats": stats_json(chat.stats()),
         });
         writeln!(out, "{object}")?;

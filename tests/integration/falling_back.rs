@@ -267,7 +267,11 @@ fn a_second_failure_is_an_error() {
 #[cfg(feature = "gpu")]
 mod gpu {
     use super::*;
-    use pumice_kernels::gpu::{Gpu, GpuOptions, adapters};
+    use pumice_kernels::{
+        Split,
+        gpu::{Gpu, GpuOptions, adapters},
+    };
+    use pumice_runtime::chat;
 
     fn open(memory: Option<u64>) -> Option<Gpu> {
         if adapters().is_empty() {
@@ -305,6 +309,27 @@ mod gpu {
                 "{when:?}"
             );
             assert!(told.borrow().len() == 1 && told.borrow()[0].contains("lost"), "{:?}", told.borrow());
+        }
+    }
+
+    #[test]
+    fn a_lost_gpu_with_some_of_the_layers_is_gone_on_from() {
+        let file = exact();
+        let share = chat::plan(&file, None, &options()).expect("a plan").share(2);
+        let undisturbed = talk_on(Box::new(cpu()));
+        // A Split reads the device where rows cross its border.
+        for when in [When::Read(usize::MAX), When::Read(3), When::Read(11)] {
+            let Some(gpu) = open(None) else { return };
+            let (device, calls) = Failing::of(gpu, when, Some(Gpu::lose));
+            let (fallback, told) = fallback();
+            let text = Box::new(Split::new(device, cpu(), share));
+            assert_eq!(
+                talk_on(Devices { text, vision: None, fallback: Some(fallback) }),
+                undisturbed,
+                "{when:?}"
+            );
+            assert!(calls[1].load(SeqCst) > 3, "{when:?}");
+            assert_eq!(told.borrow().len(), usize::from(when != When::Read(usize::MAX)), "{when:?}");
         }
     }
 
