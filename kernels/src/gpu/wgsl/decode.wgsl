@@ -9,8 +9,9 @@
 // Per group and row of x 8 packed products and 6 operations in f32, per group about 20 to unpack; with packed products in
 // hardware that is a fifth or less of what an arithmetic unit can do while its share of the weights arrives.
 //
-// Given up: splitting k over workgroups (m ≥ 4096 in the models meant, that is 256 workgroups or more), and rows of x in
-// 16 bits, which would need no rounding but twice the instructions.
+// Given up: splitting k over workgroups (m ≥ 4096 in the models meant, that is 256 workgroups or more); fetching the first weights
+// while x is rounded, a microsecond of latency that only a measurement can weigh against its registers; rows of x in 16 bits,
+// which would need no rounding but twice the instructions.
 
 // Whether x comes in planes.
 override PLANES: bool = false;
@@ -23,28 +24,44 @@ var<workgroup> x_scales: array<vec2<f32>, GROUPS>;
 // Rounds x into workgroup memory: codes of elements 0–15 of all groups, then of 16–31, so that lanes read side by side.
 fn round_x(k: u32, local: u32) {
     let scales = norm_scales(k, local);
-    let groups = k / 32u;
-    for (var c = 0u; c < N; c++) {
-        for (var first = 0u; first < 2u * groups; first += 256u) {
-            let i = first + local;
-            var x = array(vec4(0.0), vec4(0.0), vec4(0.0), vec4(0.0));
-            if i < 2u * groups {
-                for (var e = 0u; e < 4u; e++) {
-                    x[e] = bitcast<vec4<f32>>(xs[p.x + c * p.x_stride + 4u * i + e]);
-                    if NORM {
-                        x[e] *= scales[c] * norms[p.norm + 4u * i + e];
-                    }
-                }
-            }
-            let half = rounded(x, local);
-            if i < 2u * groups {
-                x_codes[(2u * c + (i & 1u)) * groups + i / 2u] = half.q;
-                if (i & 1u) == 0u {
-                    x_scales[c * groups + i / 2u] = half.d;
-                }
-            }
+    round_row(0u, scales.x, k / 32u, local);
+    if N > 1u {
+        round_row(1u, scales.y, k / 32u, local);
+    }
+    if N > 2u {
+        round_row(2u, scales.z, k / 32u, local);
+    }
+    if N > 3u {
+        round_row(3u, scales.w, k / 32u, local);
+    }
+}
+
+fn round_row(c: u32, scale: f32, groups: u32, local: u32) {
+    for (var first = 0u; first < 2u * groups; first += 256u) {
+        let i = first + local;
+        let there = i < 2u * groups;
+        var x = array(vec4(0.0), vec4(0.0), vec4(0.0), vec4(0.0));
+        if there {
+            let at = 4u * i;
+            x = array(four(c, at, scale), four(c, at + 1u, scale), four(c, at + 2u, scale), four(c, at + 3u, scale));
+        }
+        let half = rounded(x, local);
+        if there {
+            x_codes[(2u * c + (i & 1u)) * groups + i / 2u] = half.q;
+        }
+        if there && (i & 1u) == 0u {
+            x_scales[c * groups + i / 2u] = half.d;
         }
     }
+}
+
+// Elements 4i..4i+4 of row c of x, normed.
+fn four(c: u32, i: u32, scale: f32) -> vec4<f32> {
+    let x = bitcast<vec4<f32>>(xs[p.x + c * p.x_stride + i]);
+    if NORM {
+        return x * (scale * norms[p.norm + i]);
+    }
+    return x;
 }
 
 // Half `half` of the codes of group j of row c of x.
@@ -62,6 +79,14 @@ fn scale_of(c: u32, j: u32, groups: u32) -> vec2<f32> {
         return select(two.xy, two.zw, (at & 1u) == 1u);
     }
     return x_scales[c * groups + j];
+}
+
+// The products of two groups of weights with group j of row c of x.
+fn meet(q0: Group, s0: vec3<f32>, q1: Group, s1: vec3<f32>, c: u32, j: u32, groups: u32) -> vec2<f32> {
+    let low = codes(c, 0u, j, groups);
+    let high = codes(c, 1u, j, groups);
+    let d = scale_of(c, j, groups);
+    return vec2(product(q0, s0, low, high, d), product(q1, s1, low, high, d));
 }
 
 @compute @workgroup_size(256)
@@ -90,11 +115,15 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
         let q1 = quants(w, at.y);
         let s0 = scales(w, at.x);
         let s1 = scales(w, at.y);
-        for (var c = 0u; c < N; c++) {
-            let low = codes(c, 0u, j, groups);
-            let high = codes(c, 1u, j, groups);
-            let d = scale_of(c, j, groups);
-            a[c] += vec2(product(q0, s0, low, high, d), product(q1, s1, low, high, d));
+        a[0] += meet(q0, s0, q1, s1, 0u, j, groups);
+        if N > 1u {
+            a[1] += meet(q0, s0, q1, s1, 1u, j, groups);
+        }
+        if N > 2u {
+            a[2] += meet(q0, s0, q1, s1, 2u, j, groups);
+        }
+        if N > 3u {
+            a[3] += meet(q0, s0, q1, s1, 3u, j, groups);
         }
         if BOTH {
             let up = first_up * groups + j;
@@ -102,11 +131,15 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
             let q3 = quants(v, up.y);
             let s2 = scales(v, up.x);
             let s3 = scales(v, up.y);
-            for (var c = 0u; c < N; c++) {
-                let low = codes(c, 0u, j, groups);
-                let high = codes(c, 1u, j, groups);
-                let d = scale_of(c, j, groups);
-                b[c] += vec2(product(q2, s2, low, high, d), product(q3, s3, low, high, d));
+            b[0] += meet(q2, s2, q3, s3, 0u, j, groups);
+            if N > 1u {
+                b[1] += meet(q2, s2, q3, s3, 1u, j, groups);
+            }
+            if N > 2u {
+                b[2] += meet(q2, s2, q3, s3, 2u, j, groups);
+            }
+            if N > 3u {
+                b[3] += meet(q2, s2, q3, s3, 3u, j, groups);
             }
         }
     }

@@ -6,6 +6,14 @@
 //
 // Given up: x in workgroup memory. It would save each team's second read of x, two vec4s for four of weights in F16.
 
+// The products of elements 8i..8i+8 of row c of x with those of two weights' rows; `whole`: the last four are there.
+fn meet(w0: array<vec4<f32>, 2>, w1: array<vec4<f32>, 2>, c: u32, i: u32, whole: bool) -> vec2<f32> {
+    let at = p.x + c * p.x_stride + 2u * i;
+    let x0 = bitcast<vec4<f32>>(xs[at]);
+    let x1 = select(vec4(0.0), bitcast<vec4<f32>>(xs[select(at, at + 1u, whole)]), whole);
+    return vec2(dot(w0[0], x0) + dot(w0[1], x1), dot(w1[0], x0) + dot(w1[1], x1));
+}
+
 @compute @workgroup_size(256)
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let group = wide(workgroup);
@@ -40,19 +48,30 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
             v0 = array(v0[0] * n0, v0[1] * n1);
             v1 = array(v1[0] * n0, v1[1] * n1);
         }
-        for (var c = 0u; c < N; c++) {
-            let at = p.x + c * p.x_stride + 2u * i;
-            let x0 = bitcast<vec4<f32>>(xs[at]);
-            let x1 = select(vec4(0.0), bitcast<vec4<f32>>(xs[select(at, at + 1u, whole)]), whole);
-            a[c] += vec2(dot(w0[0], x0) + dot(w0[1], x1), dot(w1[0], x0) + dot(w1[1], x1));
-            if BOTH {
-                b[c] += vec2(dot(v0[0], x0) + dot(v0[1], x1), dot(v1[0], x0) + dot(v1[1], x1));
+        a[0] += meet(w0, w1, 0u, i, whole);
+        if N > 1u {
+            a[1] += meet(w0, w1, 1u, i, whole);
+        }
+        if N > 2u {
+            a[2] += meet(w0, w1, 2u, i, whole);
+        }
+        if N > 3u {
+            a[3] += meet(w0, w1, 3u, i, whole);
+        }
+        if BOTH {
+            b[0] += meet(v0, v1, 0u, i, whole);
+            if N > 1u {
+                b[1] += meet(v0, v1, 1u, i, whole);
+            }
+            if N > 2u {
+                b[2] += meet(v0, v1, 2u, i, whole);
+            }
+            if N > 3u {
+                b[3] += meet(v0, v1, 3u, i, whole);
             }
         }
     }
-    for (var c = 0u; c < N; c++) {
-        a[c] *= scales[c];
-        b[c] *= scales[c];
-    }
+    a = array(a[0] * scales.x, a[1] * scales.y, a[2] * scales.z, a[3] * scales.w);
+    b = array(b[0] * scales.x, b[1] * scales.y, b[2] * scales.z, b[3] * scales.w);
     finish_teams(part, row, a, b, local);
 }

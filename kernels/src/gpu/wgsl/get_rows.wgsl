@@ -19,6 +19,23 @@ struct Params {
 @group(0) @binding(3) var<storage, read> ids: array<u32>;
 @group(0) @binding(4) var<storage, read_write> out: array<f32>;
 
+// Columns `e`..`e` + 4 of the row that begins at `to`, as far as it goes.
+fn store4(v: vec4<f32>, to: u32, e: u32) {
+    let left = p.weight.k - min(e, p.weight.k);
+    if left > 0u {
+        out[to + e] = v.x;
+    }
+    if left > 1u {
+        out[to + e + 1u] = v.y;
+    }
+    if left > 2u {
+        out[to + e + 2u] = v.z;
+    }
+    if left > 3u {
+        out[to + e + 3u] = v.w;
+    }
+}
+
 @compute @workgroup_size(256)
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     prepare(local);
@@ -37,7 +54,13 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
         return;
     }
     let v = values(p.weight, p.first + row, j);
-    for (var e = 0u; e < 32u && 32u * j + e < k; e++) {
-        out[p.dst + i * k + 32u * j + e] = v[e / 4u][e % 4u];
-    }
+    let to = p.dst + i * k;
+    store4(v[0], to, 32u * j);
+    store4(v[1], to, 32u * j + 4u);
+    store4(v[2], to, 32u * j + 8u);
+    store4(v[3], to, 32u * j + 12u);
+    store4(v[4], to, 32u * j + 16u);
+    store4(v[5], to, 32u * j + 20u);
+    store4(v[6], to, 32u * j + 24u);
+    store4(v[7], to, 32u * j + 28u);
 }

@@ -4,6 +4,9 @@
 // belongs to one part. Each part has its own destination, and there its sums are stored, added, or turned by RoPE on their way
 // into a cache; so projections, rotation and cache are one dispatch. With BOTH, parts 0 and 1 are the gate and the up
 // projection, a workgroup has the same rows of both and stores silu(gate)·up.
+//
+// What a lane keeps for each row of x is indexed by constants, here and in the kernels: an array that a loop runs over is in
+// registers only where a driver unrolls the loop.
 
 struct Part {
     weight: Weight,
@@ -70,14 +73,27 @@ fn norm_scales(k: u32, local: u32) -> vec4<f32> {
     if !NORM {
         return vec4(1.0);
     }
-    var squares = vec4(0.0);
-    for (var c = 0u; c < N; c++) {
-        for (var i = local; i < k / 4u; i += 256u) {
-            let v = bitcast<vec4<f32>>(xs[p.x + c * p.x_stride + i]);
-            squares[c] += dot(v, v);
-        }
+    var squares = vec4(squares_of(0u, k, local), 0.0, 0.0, 0.0);
+    if N > 1u {
+        squares.y = squares_of(1u, k, local);
+    }
+    if N > 2u {
+        squares.z = squares_of(2u, k, local);
+    }
+    if N > 3u {
+        squares.w = squares_of(3u, k, local);
     }
     return inverseSqrt(workgroup_sum4(squares, local) / f32(k) + p.eps);
+}
+
+// A lane's share of Σ x² of row c of x.
+fn squares_of(c: u32, k: u32, local: u32) -> f32 {
+    var sum = 0.0;
+    for (var i = local; i < k / 4u; i += 256u) {
+        let v = bitcast<vec4<f32>>(xs[p.x + c * p.x_stride + i]);
+        sum += dot(v, v);
+    }
+    return sum;
 }
 
 fn load(part: u32, at: u32) -> u32 {
@@ -136,14 +152,19 @@ fn finish(part: u32, row: u32, c: u32, sums: vec2<f32>) {
 
 // Sums over teams, then `finish`: lane c of a team has the sums of row c of x. `b` is the up projection's. In uniform control flow.
 fn finish_teams(part: u32, row: u32, a: array<vec2<f32>, 4>, b: array<vec2<f32>, 4>, local: u32) {
-    var mine = vec2(0.0);
-    for (var c = 0u; c < N; c++) {
-        let sums = team_sum(vec4(a[c], b[c]), local);
-        if local % 32u == c {
-            mine = select(sums.xy, vec2(silu(sums.x) * sums.z, silu(sums.y) * sums.w), BOTH);
-        }
+    let lane = local % 32u;
+    var mine = team_sum(vec4(a[0], b[0]), local);
+    if N > 1u {
+        mine = select(mine, team_sum(vec4(a[1], b[1]), local), lane == 1u);
     }
-    if local % 32u < N {
-        finish(part, row, local % 32u, mine);
+    if N > 2u {
+        mine = select(mine, team_sum(vec4(a[2], b[2]), local), lane == 2u);
+    }
+    if N > 3u {
+        mine = select(mine, team_sum(vec4(a[3], b[3]), local), lane == 3u);
+    }
+    if lane < N {
+        let gated = vec2(silu(mine.x) * mine.z, silu(mine.y) * mine.w);
+        finish(part, row, lane, select(mine.xy, gated, BOTH));
     }
 }

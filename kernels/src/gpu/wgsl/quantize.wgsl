@@ -24,6 +24,14 @@ override NORM: bool = false;
 @group(0) @binding(3) var<storage, read_write> codes: array<vec4<u32>>;
 @group(0) @binding(4) var<storage, read_write> scales: array<vec2<f32>>;
 
+// Elements 4i..4i+4 of the row that begins at `x0`, normed.
+fn four(x0: u32, i: u32, scale: f32) -> vec4<f32> {
+    if NORM {
+        return xs[x0 + i] * (scale * norms[p.norm + i]);
+    }
+    return xs[x0 + i];
+}
+
 @compute @workgroup_size(256)
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let row = wide(workgroup);
@@ -44,12 +52,8 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
         let i = first + local;
         var x = array(vec4(0.0), vec4(0.0), vec4(0.0), vec4(0.0));
         if i < halves {
-            for (var e = 0u; e < 4u; e++) {
-                x[e] = xs[x0 + 4u * i + e];
-                if NORM {
-                    x[e] *= scale * norms[p.norm + 4u * i + e];
-                }
-            }
+            let at = 4u * i;
+            x = array(four(x0, at, scale), four(x0, at + 1u, scale), four(x0, at + 2u, scale), four(x0, at + 3u, scale));
         }
         let half = rounded(x, local);
         if i < halves {

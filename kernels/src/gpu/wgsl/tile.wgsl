@@ -27,7 +27,7 @@ struct Params {
     stride: u32,
 }
 
-// Rows of x for each lane, 1 to 4: a tile has 16 times as many.
+// Rows of x for each lane, 1, 2 or 4: a tile has 16 times as many.
 override COLS: u32 = 4u;
 // Whether the bias is added; whether the sums are added to what dst holds.
 override BIAS: bool = false;
@@ -80,6 +80,54 @@ fn put(f: Fetched, local: u32) {
     }
 }
 
+// A group of each of a lane's rows of w.
+struct Four {
+    q0: Group,
+    q1: Group,
+    q2: Group,
+    q3: Group,
+    s0: vec3<f32>,
+    s1: vec3<f32>,
+    s2: vec3<f32>,
+    s3: vec3<f32>,
+}
+
+// Their products with group g of row c of the tile of x.
+fn meet(w: Four, g: u32, c: u32) -> vec4<f32> {
+    let low = x_codes[128u * g + c];
+    let high = x_codes[128u * g + 64u + c];
+    let d = x_scales[64u * g + c];
+    return vec4(
+        product(w.q0, w.s0, low, high, d),
+        product(w.q1, w.s1, low, high, d),
+        product(w.q2, w.s2, low, high, d),
+        product(w.q3, w.s3, low, high, d),
+    );
+}
+
+fn store(sum: f32, row: u32, x_row: u32) {
+    if x_row >= p.n || row >= p.rows {
+        return;
+    }
+    let at = p.dst + x_row * p.stride + row;
+    var v = sum;
+    if BIAS {
+        v += biases[p.bias + row];
+    }
+    if ADD {
+        v += out[at];
+    }
+    out[at] = v;
+}
+
+// A lane's four rows of w lie 16 apart.
+fn store4(sums: vec4<f32>, row: u32, x_row: u32) {
+    store(sums.x, row, x_row);
+    store(sums.y, row + 16u, x_row);
+    store(sums.z, row + 32u, x_row);
+    store(sums.w, row + 48u, x_row);
+}
+
 @compute @workgroup_size(256)
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let tile = workgroup.xy * vec2(64u, 16u * COLS);
@@ -98,43 +146,37 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
         next = fetch(tile, j + 2u + (local & 1u), groups, local);
         for (var g = 0u; g < 2u; g++) {
             let at = 128u * g + r;
-            let w0 = Group(w_codes[at], w_codes[at + 64u]);
-            let w1 = Group(w_codes[at + 16u], w_codes[at + 80u]);
-            let w2 = Group(w_codes[at + 32u], w_codes[at + 96u]);
-            let w3 = Group(w_codes[at + 48u], w_codes[at + 112u]);
-            let s0 = w_scales[64u * g + r].xyz;
-            let s1 = w_scales[64u * g + r + 16u].xyz;
-            let s2 = w_scales[64u * g + r + 32u].xyz;
-            let s3 = w_scales[64u * g + r + 48u].xyz;
-            for (var c = 0u; c < COLS; c++) {
-                let low = x_codes[128u * g + 16u * c + c0];
-                let high = x_codes[128u * g + 64u + 16u * c + c0];
-                let d = x_scales[64u * g + 16u * c + c0];
-                sums[c] += vec4(
-                    product(w0, s0, low, high, d),
-                    product(w1, s1, low, high, d),
-                    product(w2, s2, low, high, d),
-                    product(w3, s3, low, high, d),
-                );
+            let scale = 64u * g + r;
+            let w = Four(
+                Group(w_codes[at], w_codes[at + 64u]),
+                Group(w_codes[at + 16u], w_codes[at + 80u]),
+                Group(w_codes[at + 32u], w_codes[at + 96u]),
+                Group(w_codes[at + 48u], w_codes[at + 112u]),
+                w_scales[scale].xyz,
+                w_scales[scale + 16u].xyz,
+                w_scales[scale + 32u].xyz,
+                w_scales[scale + 48u].xyz,
+            );
+            // Indexed by constants: an array that a loop runs over is in registers only where a driver unrolls the loop.
+            sums[0] += meet(w, g, c0);
+            if COLS > 1u {
+                sums[1] += meet(w, g, c0 + 16u);
+            }
+            if COLS > 2u {
+                sums[2] += meet(w, g, c0 + 32u);
+                sums[3] += meet(w, g, c0 + 48u);
             }
         }
     }
 
-    for (var c = 0u; c < COLS; c++) {
-        let x_row = tile.y + 16u * c + c0;
-        for (var i = 0u; i < 4u; i++) {
-            let row = tile.x + 16u * i + r;
-            if x_row < p.n && row < p.rows {
-                let at = p.dst + x_row * p.stride + row;
-                var v = sums[c][i];
-                if BIAS {
-                    v += biases[p.bias + row];
-                }
-                if ADD {
-                    v += out[at];
-                }
-                out[at] = v;
-            }
-        }
+    let row = tile.x + r;
+    let x_row = tile.y + c0;
+    store4(sums[0], row, x_row);
+    if COLS > 1u {
+        store4(sums[1], row, x_row + 16u);
+    }
+    if COLS > 2u {
+        store4(sums[2], row, x_row + 32u);
+        store4(sums[3], row, x_row + 48u);
     }
 }

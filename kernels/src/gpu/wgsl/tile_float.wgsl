@@ -21,7 +21,7 @@ struct Params {
     stride: u32,
 }
 
-// Rows of x for each lane, 1 to 4: a tile has 16 times as many.
+// Rows of x for each lane, 1, 2 or 4: a tile has 16 times as many.
 override COLS: u32 = 4u;
 // Whether the bias is added; whether the sums are added to what dst holds.
 override BIAS: bool = false;
@@ -58,6 +58,34 @@ fn fetch(tile: vec2<u32>, i: u32, local: u32) -> array<vec4<f32>, 2> {
     );
 }
 
+// Four columns of a lane's four rows of w with those of a row of x.
+fn meet(w0: vec4<f32>, w1: vec4<f32>, w2: vec4<f32>, w3: vec4<f32>, x: vec4<f32>) -> vec4<f32> {
+    return vec4(dot(w0, x), dot(w1, x), dot(w2, x), dot(w3, x));
+}
+
+fn store(sum: f32, row: u32, x_row: u32) {
+    if x_row >= p.n || row >= p.rows {
+        return;
+    }
+    let at = p.dst + x_row * p.stride + row;
+    var v = sum;
+    if BIAS {
+        v += biases[p.bias + row];
+    }
+    if ADD {
+        v += out[at];
+    }
+    out[at] = v;
+}
+
+// A lane's four rows of w lie 16 apart.
+fn store4(sums: vec4<f32>, row: u32, x_row: u32) {
+    store(sums.x, row, x_row);
+    store(sums.y, row + 16u, x_row);
+    store(sums.z, row + 32u, x_row);
+    store(sums.w, row + 48u, x_row);
+}
+
 @compute @workgroup_size(256)
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let tile = workgroup.xy * vec2(64u, 16u * COLS);
@@ -82,28 +110,26 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
             let w1 = w_tile[four + r + 16u];
             let w2 = w_tile[four + r + 32u];
             let w3 = w_tile[four + r + 48u];
-            for (var c = 0u; c < COLS; c++) {
-                let x = x_tile[four + 16u * c + c0];
-                sums[c] += vec4(dot(w0, x), dot(w1, x), dot(w2, x), dot(w3, x));
+            // Indexed by constants: an array that a loop runs over is in registers only where a driver unrolls the loop.
+            sums[0] += meet(w0, w1, w2, w3, x_tile[four + c0]);
+            if COLS > 1u {
+                sums[1] += meet(w0, w1, w2, w3, x_tile[four + c0 + 16u]);
+            }
+            if COLS > 2u {
+                sums[2] += meet(w0, w1, w2, w3, x_tile[four + c0 + 32u]);
+                sums[3] += meet(w0, w1, w2, w3, x_tile[four + c0 + 48u]);
             }
         }
     }
 
-    for (var c = 0u; c < COLS; c++) {
-        let x_row = tile.y + 16u * c + c0;
-        for (var i = 0u; i < 4u; i++) {
-            let row = tile.x + 16u * i + r;
-            if x_row < p.n && row < p.rows {
-                let at = p.dst + x_row * p.stride + row;
-                var v = sums[c][i];
-                if BIAS {
-                    v += biases[p.bias + row];
-                }
-                if ADD {
-                    v += out[at];
-                }
-                out[at] = v;
-            }
-        }
+    let row = tile.x + r;
+    let x_row = tile.y + c0;
+    store4(sums[0], row, x_row);
+    if COLS > 1u {
+        store4(sums[1], row, x_row + 16u);
+    }
+    if COLS > 2u {
+        store4(sums[2], row, x_row + 32u);
+        store4(sums[3], row, x_row + 48u);
     }
 }
