@@ -198,7 +198,9 @@ fn run_model(args: &Args, mut settings: Vec<Setting>, out: &mut dyn Write) -> an
     let holding = args.holding;
     let talk = Talk { images, cache_type, holding, ops: args.ops, force: args.force };
     let plans = Plans { tests, cache_type, holding, ops: args.ops, force: args.force };
-    plans.check(&model)?;
+    if settings.iter().any(|setting| setting.gpu.is_none()) {
+        plans.check(&model)?;
+    }
     // The longer context of the two needs the more memory.
     let ctx = plans.options().map_or(0, |o| o.ctx).max(talk.context(&model));
     let options = LlamaOptions { ctx, cache_type, ..LlamaOptions::default() };

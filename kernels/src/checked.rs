@@ -89,8 +89,8 @@ pub struct Checked<A, B> {
     cached: Vec<Tensor>,
     /// Buffers whose rows hold the largest of others and then their columns, where `fused`.
     ranked: Vec<u32>,
-    /// The largest tolerance among the ops since the last comparison, where `fused`.
-    loosest: f64,
+    /// For each tensor the largest tolerance among the ops that its values went through, where `fused`.
+    loosest: Vec<f64>,
     want: Vec<f32>,
     got: Vec<f32>,
     report: Arc<Mutex<Report>>,
@@ -107,7 +107,7 @@ impl<A: Backend, B: Backend> Checked<A, B> {
             fused: false,
             cached: Vec::new(),
             ranked: Vec::new(),
-            loosest: 0.0,
+            loosest: Vec::new(),
             want: Vec::new(),
             got: Vec::new(),
             report: Arc::default(),
@@ -138,6 +138,7 @@ impl<A: Backend, B: Backend> Checked<A, B> {
 
     fn push(&mut self, tensors: (Tensor, Tensor)) -> Tensor {
         self.tensors.push(tensors);
+        self.loosest.push(0.0);
         let buffer = u32::try_from(self.tensors.len() - 1).expect("fewer than 2^32 tensors");
         Tensor { buffer, first: 0, ..tensors.0 }
     }
@@ -177,10 +178,15 @@ impl<A: Backend, B: Backend> Checked<A, B> {
         Ok(())
     }
 
+    /// What the values of `t` may be off after all that they went through since they were last compared.
+    fn after_pass(&self, t: Tensor) -> f64 {
+        PASS * self.loosest[t.buffer as usize]
+    }
+
     /// The cache rows that were written since the last comparison.
     fn compare_caches(&mut self) -> Result<()> {
         for t in std::mem::take(&mut self.cached) {
-            self.compare(Op::Copy, t, &[t], tolerance(Op::Copy, t.dtype).max(PASS * self.loosest))?;
+            self.compare(Op::Copy, t, &[t], tolerance(Op::Copy, t.dtype).max(self.after_pass(t)))?;
         }
         Ok(())
     }
@@ -196,7 +202,9 @@ impl<A: Backend, B: Backend> Checked<A, B> {
         call(&mut self.device, &|t| on(tensors[t.buffer as usize].1, t));
         let allowed = tolerance(op, deciding(op, dst, reads));
         if self.fused {
-            self.loosest = self.loosest.max(allowed);
+            let loosest = |t: &Tensor| self.loosest[t.buffer as usize];
+            let loosest = reads.iter().chain([&dst]).map(loosest).fold(allowed, f64::max);
+            self.loosest[dst.buffer as usize] = loosest;
             if op == Op::Copy {
                 self.cached.push(dst);
             }
@@ -244,8 +252,7 @@ impl<A: Backend, B: Backend> Backend for Checked<A, B> {
         if self.fused {
             self.compare_caches()?;
         }
-        self.compare(Op::Read, src, &[src], PASS * self.loosest)?;
-        self.loosest = 0.0;
+        self.compare(Op::Read, src, &[src], self.after_pass(src))?;
         dst.copy_from_slice(&self.want);
         Ok(())
     }

@@ -1,4 +1,5 @@
-//! A split of two CPUs against a single one: any sequence of ops, on any rows, gives the same bits, wherever the layers lie.
+//! A split of two CPUs against a single one: any sequence of ops, on any rows, gives the same bits, wherever the layers lie. And with a
+//! graphics processor as one of the two, where there is one: no op differs from the scalar specification.
 
 use proptest::prelude::*;
 use pumice_kernels::{Backend, Bytes, Cpu, CpuOptions, DType, Gelu, Isa, Share, Split, Tensor, quant};
@@ -170,6 +171,39 @@ proptest! {
             let two = run(&mut Split::new(cpu(), cpu(), share), &steps);
             let differs = one.iter().zip(&two).position(|(a, b)| a != b);
             prop_assert_eq!((differs, two.len()), (None, one.len()), "{} layers on A", layers);
+        }
+    }
+}
+
+/// A graphics processor and a CPU, together checked against another CPU, op by op.
+#[cfg(feature = "gpu")]
+#[test]
+fn with_a_gpu_no_op_differs() {
+    use proptest::{
+        strategy::ValueTree,
+        test_runner::{Config, RngAlgorithm, TestRng, TestRunner},
+    };
+    use pumice_kernels::{
+        Checked,
+        gpu::{Gpu, GpuOptions},
+    };
+    if pumice_kernels::gpu::adapters().is_empty() {
+        eprintln!("skipped: this machine has no adapter that wgpu can use (Mesa's lavapipe is one)");
+        return;
+    }
+    let mut runner =
+        TestRunner::new_with_rng(Config::default(), TestRng::deterministic_rng(RngAlgorithm::ChaCha));
+    for layers in 1..=LAYERS {
+        for fused in [false, true] {
+            let steps = steps().new_tree(&mut runner).unwrap().current();
+            let gpu = Gpu::new(&GpuOptions::default()).unwrap();
+            let split = Split::new(gpu, cpu(), Share { layers, of: LAYERS, tied: false });
+            let mut b = if fused { Checked::fused(cpu(), split) } else { Checked::new(cpu(), split) };
+            let report = b.report();
+            World::new(&mut b).run(&mut b, &steps);
+            let report = report.lock().unwrap();
+            assert!(report.first().is_none(), "{layers} layers on A, fused: {fused}\n{report}");
+            assert!(report.calls() > 9, "{report}");
         }
     }
 }

@@ -211,7 +211,9 @@ impl Series {
         };
         let some = |value: f64| (!rates.is_empty()).then_some(value);
         let joules: Option<Vec<f64>> = self.samples.iter().map(|s| s.joules).collect();
-        let joules = joules.filter(|j| !j.is_empty()).map(|j| mean(&j));
+        // The meter of a processor does not see a card.
+        let seen = setting.gpu.as_ref().is_none_or(|gpu| gpu.adapter.is_unified());
+        let joules = joules.filter(|j| !j.is_empty() && seen).map(|j| mean(&j));
         let sizes = self.test.sizes();
         let (n_prompt, n_depth) = self.prompt.unwrap_or((sizes.prompt, sizes.depth));
         let (peak_memory, memory_limit) = self.peak.unzip();

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use anyhow::bail;
 use pumice_kernels::{Backend, Cpu, CpuOptions, Isa, Share, Split};
 use pumice_models::{
     gguf::File,
@@ -154,6 +155,20 @@ pub fn place(
             None => gpu.room(&plan)?,
         };
         gpu.share = plan.share(layers);
+        if let Some(free) = free_memory().filter(|_| !args.force) {
+            let placed = plan.placed(layers, plan.vision_weights > 0);
+            let needed = placed.host + if gpu.adapter.is_unified() { placed.device } else { 0 };
+            if needed > free {
+                bail!(
+                    "{}, {layers} of {} layers: needs {} of the processor's memory, {} free; make the context smaller (-p, -n, -d), or \
+                     take --force",
+                    gpu.adapter.name(),
+                    plan.layers.len(),
+                    terminal::size(needed),
+                    terminal::size(free)
+                );
+            }
+        }
     }
     // Where the processor computes nothing its instruction sets and threads make no difference.
     let mut seen: Vec<Adapter> = Vec::new();
