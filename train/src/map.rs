@@ -111,6 +111,8 @@ mod tests {
         }
     }
 
+    impl pumice_kernels::bytes::Owner for Watched {}
+
     impl Drop for Watched {
         fn drop(&mut self) {
             self.1.store(true, Ordering::SeqCst);
