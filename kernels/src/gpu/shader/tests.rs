@@ -6,6 +6,7 @@ use naga::{
 };
 
 use super::*;
+use crate::gpu::product::few;
 
 /// All that shaders may ask of a device beside wgpu's own: what `unpack2x16float`, subgroups and matrix units need.
 fn capabilities(main: Main, subgroups: bool) -> Capabilities {
@@ -30,13 +31,8 @@ fn attention(more: &[(&'static str, u32)]) -> Vec<Vec<(&'static str, u32)>> {
 }
 
 fn formats(decoder: Decoder) -> Vec<Option<DType>> {
-    let weights = DType::ALL.into_iter().filter(|t| *t != DType::I32);
-    match decoder {
-        Decoder::None => vec![None],
-        Decoder::Quantized => weights.filter(|t| t.is_quantized()).map(Some).collect(),
-        Decoder::Float => weights.filter(|t| !t.is_quantized()).map(Some).collect(),
-        Decoder::Any => weights.map(Some).collect(),
-    }
+    let all = DType::ALL.into_iter().map(Some).chain([None]);
+    all.filter(|format| decoder.takes(*format)).collect()
 }
 
 /// The override constants that a kernel is used with.
@@ -51,6 +47,7 @@ fn constants(main: Main) -> Vec<Vec<(&'static str, u32)>> {
                     vec![("N", n), ("GROUPS", 128 * n)],
                     vec![("N", n), ("BOTH", 1), ("GROUPS", 128 * n), ("NORM", 1)],
                     vec![("N", n), ("PLANES", 1)],
+                    vec![("N", n), ("BOTH", 1), ("PLANES", 1)],
                 ]
             });
             few.collect()
@@ -96,11 +93,30 @@ fn every_combination_is_valid_everywhere() {
                     let values = constants.iter().map(|&(name, v)| (name.to_owned(), f64::from(v))).collect();
                     let (module, info) = process_overrides(&module, &info, None, &values)
                         .unwrap_or_else(|e| panic!("{what} with {constants:?}: {e}"));
-                    translate(&format!("{what} with {constants:?}"), main, &module, &info);
+                    let what = format!("{what} with {constants:?}");
+                    translate(&what, main, &module, &info);
+                    let groups = constants.iter().find(|(name, _)| *name == "GROUPS").map_or(1, |(_, v)| *v);
+                    let most = match main {
+                        Main::Decode => few::workgroup_bytes(groups as usize, subgroups),
+                        // It is taken where the device has so much.
+                        Main::TileCoop16 => 20 << 10,
+                        // What every device has.
+                        _ => 16 << 10,
+                    };
+                    let bytes = workgroup_bytes(&module);
+                    assert!(bytes <= most, "{what}: {bytes} bytes of workgroup memory, there may be {most}");
                 }
             }
         }
     }
+}
+
+/// Memory that the lanes of a workgroup share, in bytes.
+fn workgroup_bytes(module: &naga::Module) -> usize {
+    let mut layouter = naga::proc::Layouter::default();
+    layouter.update(module.to_ctx()).expect("a valid module");
+    let shared = module.global_variables.iter().filter(|(_, v)| v.space == naga::AddressSpace::WorkGroup);
+    shared.map(|(_, v)| layouter[v.ty].size as usize).sum()
 }
 
 /// To what Vulkan, Metal and DirectX 12 take.
