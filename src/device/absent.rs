@@ -1,5 +1,7 @@
 //! No graphics processors: the program was built without them (feature `gpu`).
 
+use std::convert::Infallible;
+
 use pumice_kernels::{Backend, split::Share};
 
 use super::{Choice, Placing, Reports};
@@ -15,10 +17,10 @@ pub fn rows() -> Vec<Row> {
 
 /// There is none.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Adapter {}
+pub struct Adapter(Infallible);
 
 /// There is none.
-pub enum Device {}
+pub struct Device(Infallible);
 
 /// No adapter; an error where one is asked for.
 pub fn pick(choice: Choice, flag: &str) -> anyhow::Result<Option<Adapter>> {
@@ -33,44 +35,44 @@ pub fn pick(choice: Choice, flag: &str) -> anyhow::Result<Option<Adapter>> {
 
 impl Adapter {
     pub fn is_unified(&self) -> bool {
-        match *self {}
+        match self.0 {}
     }
 
     pub fn is_software(&self) -> bool {
-        match *self {}
+        match self.0 {}
     }
 
     pub fn name(&self) -> &str {
-        match *self {}
+        match self.0 {}
     }
 
     pub fn interface(&self) -> &str {
-        match *self {}
+        match self.0 {}
     }
 
     pub fn open(&self) -> anyhow::Result<Device> {
-        match *self {}
+        match self.0 {}
     }
 
     pub fn backend(&self, _: bool) -> anyhow::Result<Box<dyn Backend>> {
-        match *self {}
+        match self.0 {}
     }
 }
 
 impl Device {
     pub fn name(&self) -> String {
-        match *self {}
+        match self.0 {}
     }
 
     pub fn fits(&mut self, _: u64) -> bool {
-        match *self {}
+        match self.0 {}
     }
 
     pub fn alone(self, _: &Placing<'_>, _: &mut Reports) -> Box<dyn Backend> {
-        match self {}
+        match self.0 {}
     }
 
     pub fn split(self, _: &Placing<'_>, _: Share, _: &mut Reports) -> Box<dyn Backend> {
-        match self {}
+        match self.0 {}
     }
 }
