@@ -114,8 +114,7 @@ impl Plan {
 /// Bytes of scratch for attention whose queries are [rows, cols], at most but for caches in several buffers: heads are not known
 /// when a tensor is made, and are taken to be 8 wide or more.
 pub(super) fn scratch_for(rows: usize, cols: usize) -> u64 {
-    let row_bytes = 8 * cols * STRETCHES;
-    (rows.min(FEW_ROWS) * row_bytes).min(ROUND_BYTES.max(row_bytes)) as u64
+    (rows.min(FEW_ROWS) * 8 * cols * STRETCHES).min(ROUND_BYTES) as u64
 }
 
 /// Bytes of scratch for `a`.

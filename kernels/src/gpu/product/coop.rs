@@ -13,8 +13,8 @@ const SUBGROUP: u32 = 64;
 
 /// The edge of the matrices that products with a weight of `format` are made of, where the device multiplies such.
 fn side(facts: &Facts, format: DType) -> Option<u32> {
-    // The tiles in workgroup memory: 80 bytes a row and four matrices.
-    let fits = |side: u32| 12 * side * 80 + 16 * side * side <= facts.workgroup_bytes;
+    // The tiles in workgroup memory: 144 bytes a row and four matrices.
+    let fits = |side: u32| 12 * side * 144 + 16 * side * side <= facts.workgroup_bytes;
     let has = |side: u32| facts.cooperative_matrix.contains(&(side, side, side)) && fits(side);
     let lanes = (4..=SUBGROUP).contains(&facts.subgroup_lanes);
     [16, 8].into_iter().find(|&side| format != DType::F32 && lanes && has(side))

@@ -2,17 +2,19 @@
 //
 // After `coop8.wgsl` or `coop16.wgsl`, whose SIDE is the edge of the matrices. A workgroup is four subgroups that multiply, and
 // makes a tile of 8·SIDE rows of x by 4·SIDE of w; a subgroup has a quarter, 4 by 2 matrices of sums, which stay in its
-// registers. A step takes 32 columns: halves of x as `halve.wgsl` left them, and a group of each row of w made to halves, go
+// registers. A step takes 64 columns: halves of x as `halve.wgsl` left them, and two groups of each row of w made to halves, go
 // to workgroup memory, then each matrix of x meets two of w and each of w four of x.
 //
-// With SIDE = 16 a step is 128·64·32 multiply-adds, for 64 groups of weights unpacked, 12 KiB written to and 24 KiB (6 matrices
-// for 8 products) read from workgroup memory. A tile reads 64·k weights and 128·k halves. Workgroup memory 19,456 bytes; 4,864
-// with SIDE = 8. Rows in it are 40 halves apart: matrices must begin at 16 bytes, and no 8 rows begin in one bank.
+// With SIDE = 16 a step is 128·64·64 multiply-adds, for 128 groups of weights unpacked, 24 KiB written to and 48 KiB (6 matrices
+// for 8 products) read from workgroup memory. A tile reads 64·k weights and 128·k halves. Workgroup memory 31,744 bytes; 14,848
+// with SIDE = 8. Rows in it are 72 halves apart: matrices must begin at 16 bytes, and no 8 rows begin in one bank. The step is
+// long so that much is on its way at once, and barriers are few.
 //
 // Sums are of x by powers of 2, taken back when they are written. Subgroups may be narrower than LANES / 4: the workgroup then
 // has more than four, and those past the fourth only fetch and write.
 //
-// Given up: fetching a step ahead (workgroups beside this one fill the wait); splitting k where tiles are few.
+// Given up: fetching a step ahead, for which registers are short (workgroups beside this one fill the wait); splitting k where
+// tiles are few.
 
 struct Params {
     weight: Weight,
@@ -43,31 +45,40 @@ override ADD: bool = false;
 
 const X_ROWS = 8u * SIDE;
 const W_ROWS = 4u * SIDE;
-const PITCH = 40u;
+const PITCH = 72u;
 
 var<workgroup> x_tile: array<f16, X_ROWS * PITCH>;
 var<workgroup> w_tile: array<f16, W_ROWS * PITCH>;
 // A matrix of sums of each subgroup on its way out.
 var<workgroup> edge: array<f32, 4u * SIDE * SIDE>;
 
-// Columns 32j..32j+32 of row r of the tile.
-fn fetch_w(r: u32, tile: u32, j: u32) {
-    let v = values(p.weight, p.first + min(tile + r, p.rows - 1u), j);
-    for (var i = 0u; i < 8u; i++) {
-        let at = r * PITCH + 4u * i;
-        let h = vec4<f16>(v[i]);
+// The i-th group of the step that begins with group j, two to a row; zeros past the end.
+fn fetch_w(i: u32, tile: u32, j: u32, groups: u32) {
+    let r = i / 2u;
+    var at = r * PITCH + i % 2u * 32u;
+    var v: array<vec4<f32>, 8>;
+    if j + i % 2u < groups {
+        v = values(p.weight, p.first + min(tile + r, p.rows - 1u), j + i % 2u);
+    }
+    for (var c = 0u; c < 8u; c++) {
+        let h = vec4<f16>(v[c]);
         w_tile[at] = h.x;
         w_tile[at + 1u] = h.y;
         w_tile[at + 2u] = h.z;
         w_tile[at + 3u] = h.w;
+        at += 4u;
     }
 }
 
-// The i-th four of the tile's, eight to a row.
+// The i-th four of x in the same step, 16 to a row.
 fn fetch_x(i: u32, tile: u32, j: u32, groups: u32) {
-    let r = i / 8u;
-    let h = xs[p.x + (min(tile + r, p.n - 1u) * groups + j) * 8u + i % 8u];
-    let at = r * PITCH + i % 8u * 4u;
+    let r = i / 16u;
+    let c = 8u * j + i % 16u;
+    var h: vec4<f16>;
+    if c < 8u * groups {
+        h = xs[p.x + min(tile + r, p.n - 1u) * 8u * groups + c];
+    }
+    let at = r * PITCH + i % 16u * 4u;
     x_tile[at] = h.x;
     x_tile[at + 1u] = h.y;
     x_tile[at + 2u] = h.z;
@@ -108,8 +119,6 @@ fn main(
     let w_part = subgroup % 2u * 2u * SIDE;
     let begin = subgroup * SIDE * SIDE;
     let groups = (p.weight.k + 31u) / 32u;
-    // The first lanes fetch w, the rest x; where there are no more lanes than rows, all fetch both.
-    let free = select(0u, W_ROWS, LANES > W_ROWS);
 
     prepare(local);
     var c0: Sums;
@@ -120,19 +129,17 @@ fn main(
     var d1: Sums;
     var d2: Sums;
     var d3: Sums;
-    for (var j = 0u; j < groups; j++) {
+    for (var j = 0u; j < groups; j += 2u) {
         workgroupBarrier();
-        for (var r = local; r < W_ROWS; r += LANES) {
-            fetch_w(r, w0, j);
+        for (var i = local; i < 2u * W_ROWS; i += LANES) {
+            fetch_w(i, w0, j, groups);
         }
-        if local >= free {
-            for (var i = local - free; i < 8u * X_ROWS; i += LANES - free) {
-                fetch_x(i, x0, j, groups);
-            }
+        for (var i = local; i < 16u * X_ROWS; i += LANES) {
+            fetch_x(i, x0, j, groups);
         }
         workgroupBarrier();
         if subgroup < 4u {
-            for (var k = 0u; k < 32u; k += SIDE) {
+            for (var k = 0u; k < 64u; k += SIDE) {
                 let wa = coopLoad<Right>(&w_tile[w_part * PITCH + k], PITCH);
                 let wb = coopLoad<Right>(&w_tile[(w_part + SIDE) * PITCH + k], PITCH);
                 let xa = coopLoadT<Left>(&x_tile[x_part * PITCH + k], PITCH);
