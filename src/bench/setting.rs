@@ -172,13 +172,11 @@ pub fn place(
     }
     // Where the processor computes nothing its instruction sets and threads make no difference.
     let mut seen: Vec<Adapter> = Vec::new();
-    settings.retain(|setting| match &setting.gpu {
-        Some(gpu) if gpu.is_whole() => {
-            let first = !seen.contains(&gpu.adapter);
-            seen.push(gpu.adapter.clone());
-            first
-        }
-        _ => true,
+    settings.retain(|setting| {
+        let whole = setting.gpu.as_ref().filter(|gpu| gpu.is_whole()).map(|gpu| gpu.adapter.clone());
+        let again = whole.as_ref().is_some_and(|adapter| seen.contains(adapter));
+        seen.extend(whole);
+        !again
     });
     Ok(())
 }

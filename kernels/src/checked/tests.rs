@@ -180,3 +180,35 @@ fn differences() {
     assert_eq!(difference(&[f32::INFINITY, 2.0], &[f32::NEG_INFINITY, 3.0]), (f64::INFINITY, Some(0)));
     assert_eq!(difference(&[1.0, 1.0, 1.0], &[2.0, 0.0, 1.0]), (2.0 / 3.0, Some(0)), "the first of equals");
 }
+
+#[test]
+fn an_activation_that_outweighs_the_rest_is_no_difference() {
+    // One element of a thousand among some of one, as LLaMA has them in the row of its first token.
+    let product = |b: &mut dyn Backend| {
+        let (w, x) = (weight(b, DType::Q4_K, 64, 4096, 6), b.alloc(1, 4096, DType::F32).unwrap());
+        let mut values = noise(4096, 1);
+        values[100] = 1000.0;
+        b.write(x, bytemuck::cast_slice(&values));
+        let y = b.alloc(1, 64, DType::F32).unwrap();
+        b.matmul(y, x, w, None);
+        b.read(&mut [0.0; 64], y).unwrap();
+    };
+    for fused in [false, true] {
+        for isa in Isa::available() {
+            let (reference, device) = (cpu(isa), cpu(Isa::Scalar));
+            let mut b =
+                if fused { Checked::fused(reference, device) } else { Checked::new(reference, device) };
+            product(&mut b);
+            let report = b.report();
+            assert!(report.lock().unwrap().first().is_none(), "{isa}\n{}", report.lock().unwrap());
+        }
+        let device = Spoiling { cpu: cpu(Isa::Scalar), op: Some(Op::Matmul), to: |v| v * 9.0 };
+        let mut b = if fused {
+            Checked::fused(cpu(Isa::best()), device)
+        } else {
+            Checked::new(cpu(Isa::best()), device)
+        };
+        product(&mut b);
+        assert!(b.report().lock().unwrap().first().is_some(), "an element nine times what it is does differ");
+    }
+}
