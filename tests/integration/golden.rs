@@ -6,6 +6,8 @@
 
 use std::path::{Path, PathBuf};
 
+#[cfg(feature = "gpu")]
+use pumice_kernels::gpu::{Allow, Gpu, GpuOptions};
 use pumice_kernels::{
     Backend, DType,
     cpu::{Cpu, CpuOptions, Isa},
@@ -121,13 +123,15 @@ pub fn greedy(
 }
 
 /// Runs the GGUF(s) and compares every stage with the golden.
-fn compare(golden: &Golden, what: &str, text: &File, vision: &File, (isa, file_type): (Isa, FileType)) {
-    let what = format!("{} {what} {isa:?}", golden.name);
-    let words = file_type == FileType::F16 && isa.name().starts_with("avx");
-    let check = |name: &str, found: &[f32]| {
-        golden.check(name, (&what, if words { "deviation_words" } else { "deviation" }), found);
-    };
-    let b = &mut Cpu::new(CpuOptions { threads: 1, isa: Some(isa) });
+fn compare(
+    golden: &Golden,
+    what: &str,
+    (text, vision): (&File, &File),
+    b: &mut dyn Backend,
+    deviation: &str,
+) {
+    let what = format!("{} {what} {}", golden.name, b.name());
+    let check = |name: &str, found: &[f32]| golden.check(name, (&what, deviation), found);
     let tower = Vision::load(vision, b).expect("a tower");
     let pixels = golden.tensor("pixels");
     let picture =
@@ -225,10 +229,37 @@ fn every_way(name: &'static str, folder_of: &str) {
             let all = layout == Layout::OneFile;
             let isas = if all { Isa::available() } else { vec![Isa::best()] };
             for isa in isas {
-                compare(&golden, &what, &text, &vision, (isa, file_type));
+                // There products of F16 weights run on whole numbers of 16 bits.
+                let words = file_type == FileType::F16 && isa.name().starts_with("avx");
+                let deviation = if words { "deviation_words" } else { "deviation" };
+                let mut cpu = Cpu::new(CpuOptions { threads: 1, isa: Some(isa) });
+                compare(&golden, &what, (&text, &vision), &mut cpu, deviation);
+            }
+            if all {
+                on_gpus(&golden, &what, &text, &vision);
             }
         }
     }
+}
+
+/// On the best adapter, and on it with what an old one has: no subgroups, bindings so small that weights and caches lie in
+/// several parts.
+#[cfg(feature = "gpu")]
+fn on_gpus(golden: &Golden, what: &str, text: &File, vision: &File) {
+    let exact = Allow { cooperative_matrix: false, ..Allow::default() };
+    let old = Allow { subgroups: false, binding: Some(24 << 10), ..exact.clone() };
+    for allow in [exact, old] {
+        let options = GpuOptions { allow, ..GpuOptions::default() };
+        match Gpu::new(&options) {
+            Ok(mut gpu) => compare(golden, what, (text, vision), &mut gpu, "deviation"),
+            Err(error) => return eprintln!("skipped on a GPU: {error}"),
+        }
+    }
+}
+
+#[cfg(not(feature = "gpu"))]
+fn on_gpus(_: &Golden, _: &str, _: &File, _: &File) {
+    eprintln!("skipped on a GPU: built without the feature gpu");
 }
 
 #[test]
