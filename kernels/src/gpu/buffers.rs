@@ -112,37 +112,44 @@ pub(super) fn row_words(dtype: DType, cols: usize) -> usize {
 impl Buffers {
     /// The places of `t`'s rows, in order.
     pub fn places(&self, t: Tensor) -> Vec<Place> {
+        self.each_place(t).collect()
+    }
+
+    fn each_place(&self, t: Tensor) -> impl Iterator<Item = Place> {
         let parts = self.tensors[t.buffer as usize].parts.iter();
         let view = t.first..t.first + t.rows;
-        parts
-            .filter_map(|part| {
-                let (start, end) = (view.start.max(part.rows.start), view.end.min(part.rows.end));
-                (start < end).then(|| {
-                    let first = start - part.rows.start;
-                    let words = match t.dtype {
-                        DType::F32 | DType::I32 => t.cols,
-                        DType::F16 => t.cols.div_ceil(2),
-                        _ => 0,
-                    };
-                    Place {
-                        buffer: part.buffer,
-                        from: start - view.start,
-                        rows: end - start,
-                        first,
-                        part_rows: part.rows.len(),
-                        at: part.at + (first * words) as u32,
-                        planes: part.planes,
-                    }
-                })
+        parts.filter_map(move |part| {
+            let (start, end) = (view.start.max(part.rows.start), view.end.min(part.rows.end));
+            (start < end).then(|| {
+                let first = start - part.rows.start;
+                let words = match t.dtype {
+                    DType::F32 | DType::I32 => t.cols,
+                    DType::F16 => t.cols.div_ceil(2),
+                    _ => 0,
+                };
+                Place {
+                    buffer: part.buffer,
+                    from: start - view.start,
+                    rows: end - start,
+                    first,
+                    part_rows: part.rows.len(),
+                    at: part.at + (first * words) as u32,
+                    planes: part.planes,
+                }
             })
-            .collect()
+        })
+    }
+
+    /// The place of `t`, where it has only one.
+    pub fn whole(&self, t: Tensor) -> Option<Place> {
+        let mut places = self.each_place(t);
+        let first = places.next();
+        if places.next().is_none() { first } else { None }
     }
 
     /// The one place of `t`, which is small enough to have one: weights of norms, biases, ids, positions.
     pub fn place(&self, t: Tensor) -> Place {
-        let places = self.places(t);
-        assert_eq!(places.len(), 1, "{t:?} lies in {} parts", places.len());
-        places[0]
+        self.whole(t).unwrap_or_else(|| panic!("{t:?} lies in {} parts", self.places(t).len()))
     }
 
     /// The rows that tensors of equally many rows can take together: stretches in which each of them has one place.

@@ -255,32 +255,37 @@ impl Product {
         kernel.then_some((x, targets))
     }
 
-    /// Its operands, where each lies in one part, all weights are of one format, and no buffer is both read and written.
+    /// Its operands, where each lies in one part, all weights are of one format, and no buffer is both read and written. Fusing asks
+    /// for it several times a dispatch, so nothing is gathered on the way.
     fn located(&self, b: &Buffers) -> Option<(Rows, Vec<Target>)> {
-        let parts = match &self.sums {
-            Sums::Parts(parts) => parts.clone(),
+        let pair;
+        let parts: &[Part] = match &self.sums {
+            Sums::Parts(parts) => parts,
             &Sums::SwiGlu { dst, gate, up } => {
-                [gate, up].map(|w| Part { w, dst, then: Then::Store }).to_vec()
+                pair = [gate, up].map(|w| Part { w, dst, then: Then::Store });
+                &pair
             }
         };
-        let mut read = vec![self.x];
-        read.extend(self.norm.map(|norm| norm.weight));
-        for part in &parts {
-            read.push(part.w);
-            read.extend(part.then.bias());
-        }
-        let whole = |t: &Tensor| b.places(*t).len() == 1;
-        let apart = |t: &Part| read.iter().all(|r| r.buffer != t.dst.buffer);
-        let kept = |t: &Part| match t.dst.dtype {
-            DType::F32 => true,
-            DType::F16 => t.then != Then::Add && t.dst.cols.is_multiple_of(2),
-            _ => false,
+        let whole = |t: Tensor| b.whole(t).is_some();
+        let norm = self.norm.map(|norm| norm.weight);
+        let read = || {
+            let own = parts.iter().flat_map(|p| [Some(p.w), p.then.bias()]);
+            [Some(self.x), norm].into_iter().chain(own).flatten()
         };
-        let fit = (1..=PARTS).contains(&parts.len())
-            && read.iter().all(whole)
-            && parts.iter().all(|p| whole(&p.dst) && apart(p) && kept(p) && p.w.dtype == parts[0].w.dtype)
-            && one_extra(&parts);
-        fit.then(|| {
+        let fits = |p: &Part| {
+            let kept = match p.dst.dtype {
+                DType::F32 => true,
+                DType::F16 => p.then != Then::Add && p.dst.cols.is_multiple_of(2),
+                _ => false,
+            };
+            let apart = read().all(|r| r.buffer != p.dst.buffer);
+            kept && apart && whole(p.dst) && p.w.dtype == parts[0].w.dtype
+        };
+        let all = (1..=PARTS).contains(&parts.len())
+            && one_extra(parts)
+            && read().all(whole)
+            && parts.iter().all(fits);
+        all.then(|| {
             let targets = parts.iter().map(|p| Target::new(b, p, &b.place(p.w), &b.place(p.dst))).collect();
             (Rows::new(b, self.x, self.norm), targets)
         })
@@ -289,11 +294,10 @@ impl Product {
 
 /// Whether biases and turns of all parts are one: a dispatch binds one buffer for them and has one shape of heads.
 fn one_extra(parts: &[Part]) -> bool {
-    let extras: Vec<_> =
-        parts.iter().map(|p| p.then).filter(|t| matches!(t, Then::Bias(_) | Then::Turn { .. })).collect();
-    match extras.first() {
-        Some(Then::Bias(_)) => extras.len() == 1,
-        first => extras.iter().all(|t| Some(t) == first),
+    let mut extras = parts.iter().map(|p| p.then).filter(|t| matches!(t, Then::Bias(_) | Then::Turn { .. }));
+    match extras.next() {
+        Some(Then::Bias(_)) => extras.next().is_none(),
+        first => extras.all(|t| Some(t) == first),
     }
 }
 

@@ -99,7 +99,7 @@ fn every_combination_is_valid_everywhere() {
                     let most = match main {
                         Main::Decode => few::workgroup_bytes(groups as usize, subgroups),
                         // It is taken where the device has so much.
-                        Main::TileCoop16 => 20 << 10,
+                        Main::TileCoop16 => 32 << 10,
                         // What every device has.
                         _ => 16 << 10,
                     };
