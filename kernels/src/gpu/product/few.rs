@@ -3,8 +3,10 @@
 use super::{Context, Dispatch, FEW, Kernel, Main, Op, PARTS, Rows, Target, groups, many};
 use crate::DType;
 
-/// Rows of weights for each workgroup: `decode.wgsl`.
+/// Rows of weights for each workgroup, for each pair that its teams have: `decode.wgsl`.
 const ROWS: usize = 16;
+/// So many workgroups fill any device, so that the same work may go to half of them.
+const ENOUGH: usize = 512;
 /// Bits of `Part.then` in parts.wgsl.
 const BIAS: u32 = 1;
 const ADD: u32 = 2;
@@ -28,7 +30,9 @@ pub(in crate::gpu) fn workgroup_bytes(groups: usize, subgroups: bool) -> usize {
 /// The product of `x` with weights that lie in one buffer; with `both` they are gate and up.
 pub(super) fn product(c: &mut Context, out: &mut Vec<Dispatch>, x: &Rows, targets: &[Target], both: bool) {
     let format = targets[0].format;
-    let mut constants = vec![("N", x.n as u32)];
+    let workgroups = |rows| parts(targets, both, rows).1;
+    let pairs = if workgroups(ROWS) >= ENOUGH { 2 } else { 1 };
+    let mut constants = vec![("N", x.n as u32), ("PAIRS", pairs)];
     if both {
         constants.push(("BOTH", 1));
     }
@@ -50,7 +54,7 @@ pub(super) fn product(c: &mut Context, out: &mut Vec<Dispatch>, x: &Rows, target
     if input.normed {
         constants.push(("NORM", 1));
     }
-    let (parts, count) = parts(targets, both);
+    let (parts, count) = parts(targets, both, ROWS * pairs as usize);
     let mut params = parts;
     let eps = x.norm.map_or(0.0, |norm| norm.2);
     let (turns, head) = targets.iter().find_map(|t| t.turn).map_or((None, 2), |(t, head)| (Some(t), head));
@@ -104,8 +108,8 @@ impl Input {
     }
 }
 
-/// `parts` of parts.wgsl, and how many workgroups they need.
-fn parts(targets: &[Target], both: bool) -> (Vec<u32>, usize) {
+/// `parts` of parts.wgsl, and how many workgroups of `rows` rows they need.
+fn parts(targets: &[Target], both: bool, rows: usize) -> (Vec<u32>, usize) {
     let mut params = Vec::new();
     let mut next = 0;
     for target in targets {
@@ -119,12 +123,12 @@ fn parts(targets: &[Target], both: bool) -> (Vec<u32>, usize) {
         params.extend(target.weight);
         params.extend([target.first, target.rows as u32, next as u32, target.at, target.stride]);
         params.extend([target.bias.map_or(0, |(_, at)| at), then, 0]);
-        next += target.rows.div_ceil(ROWS);
+        next += target.rows.div_ceil(rows);
     }
     for _ in targets.len()..PARTS {
         params.extend([0; 4]);
         // No workgroup has so high a number.
         params.extend([0, 0, u32::MAX, 0, 0, 0, 0, 0]);
     }
-    (params, if both { targets[0].rows.div_ceil(ROWS) } else { next })
+    (params, if both { targets[0].rows.div_ceil(rows) } else { next })
 }

@@ -195,6 +195,35 @@ fn sums_and_biases_of_few_and_many_rows() {
     }
 }
 
+/// So many rows that a workgroup takes twice as many.
+#[test]
+fn many_rows_of_weights() {
+    for (dtype, k) in [(DType::Q8_0, 64), (DType::F32, 12)] {
+        each_gpu(|gpu, cpu| {
+            let widths = [8199, 8199, 20];
+            let c = Block::new(cpu, dtype, 2, k, widths);
+            let all = |b: &mut dyn Backend, block: &Block| [0, 1, 2].map(|i| get(b, block.dst[i])).concat();
+            cpu.matmul(c.dst[0], c.x, c.w[0], Some(c.bias));
+            cpu.matmul(c.dst[1], c.x, c.w[1], None);
+            cpu.matmul(c.dst[2], c.x, c.w[2], None);
+            let want = all(cpu, &c);
+
+            let g = Block::new(gpu, dtype, 2, k, widths);
+            let part = |i: usize, then| Part { w: g.w[i], dst: g.dst[i], then };
+            let parts = vec![part(0, Then::Bias(g.bias)), part(1, Then::Store), part(2, Then::Store)];
+            run(gpu, &Product { x: g.x, norm: None, sums: Sums::Parts(parts) });
+            near("three weights", &all(gpu, &g), &want);
+
+            cpu.matmul(c.dst[0], c.x, c.w[0], None);
+            cpu.swiglu(c.dst[0], c.dst[1]);
+            let want = get(cpu, c.dst[0]);
+            let sums = Sums::SwiGlu { dst: g.dst[0], gate: g.w[0], up: g.w[1] };
+            run(gpu, &Product { x: g.x, norm: None, sums });
+            near("gate·up", &get(gpu, g.dst[0]), &want);
+        });
+    }
+}
+
 #[test]
 fn what_no_kernel_does() {
     each_gpu(|gpu, _| {

@@ -47,14 +47,14 @@ fn constants(main: Main) -> Vec<Vec<(&'static str, u32)>> {
                     vec![("N", n), ("GROUPS", 128 * n)],
                     vec![("N", n), ("BOTH", 1), ("GROUPS", 128 * n), ("NORM", 1)],
                     vec![("N", n), ("PLANES", 1)],
-                    vec![("N", n), ("BOTH", 1), ("PLANES", 1)],
+                    vec![("N", n), ("BOTH", 1), ("PLANES", 1), ("PAIRS", 2)],
                 ]
             });
             few.collect()
         }
-        Main::DecodeFloat => {
-            (1..=4).flat_map(|n| [vec![("N", n)], vec![("N", n), ("BOTH", 1), ("NORM", 1)]]).collect()
-        }
+        Main::DecodeFloat => (1..=4)
+            .flat_map(|n| [vec![("N", n)], vec![("N", n), ("BOTH", 1), ("NORM", 1), ("PAIRS", 2)]])
+            .collect(),
         Main::Tile | Main::TileFloat => {
             [1, 2, 4].map(|cols| vec![("COLS", cols), ("BIAS", 1), ("ADD", cols / 4)]).to_vec()
         }

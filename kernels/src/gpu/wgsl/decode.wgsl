@@ -3,8 +3,9 @@
 // Reading the weights is all that should take time: 18 bytes for 32 weights in 4 bits. A workgroup has 16 rows of the weights, a
 // team of 32 lanes two of them, side by side so that RoPE's pairs meet in one lane; a lane has every 32nd group, so that a
 // team reads 512 bytes in one go. x is rounded to 8 bits by every workgroup for itself into its own memory, normed before
-// where asked: that reads x from the cache a second time and costs a third of a workgroup's instructions at k = 4096, in
-// exchange for a dispatch less. Where x does not fit there (PLANES) it comes rounded from a dispatch before.
+// where asked: that reads x and the norm from the cache, 32 KiB at k = 4096 beside 36 KiB of weights, and costs a third of the
+// instructions, in exchange for a dispatch less. So where there are rows enough for all of a device, a workgroup has 32
+// (PAIRS), which halves its share. Where x does not fit there (PLANES) it comes rounded from a dispatch before.
 //
 // Per group and row of x 8 packed products and 6 operations in f32, per group about 20 to unpack; with packed products in
 // hardware that is a fifth or less of what an arithmetic unit can do while its share of the weights arrives.
@@ -82,11 +83,32 @@ fn scale_of(c: u32, j: u32, groups: u32) -> vec2<f32> {
 }
 
 // The products of two groups of weights with group j of row c of x.
-fn meet(q0: Group, s0: vec3<f32>, q1: Group, s1: vec3<f32>, c: u32, j: u32, groups: u32) -> vec2<f32> {
+fn products(q0: Group, s0: vec3<f32>, q1: Group, s1: vec3<f32>, c: u32, j: u32, groups: u32) -> vec2<f32> {
     let low = codes(c, 0u, j, groups);
     let high = codes(c, 1u, j, groups);
     let d = scale_of(c, j, groups);
     return vec2(product(q0, s0, low, high, d), product(q1, s1, low, high, d));
+}
+
+// The products of group j of two rows of w with that of each row of x.
+fn meet(w: Weight, rows: vec2<u32>, j: u32, groups: u32) -> array<vec2<f32>, 4> {
+    let at = rows * groups + j;
+    let q0 = quants(w, at.x);
+    let q1 = quants(w, at.y);
+    let s0 = scales(w, at.x);
+    let s1 = scales(w, at.y);
+    var sums: array<vec2<f32>, 4>;
+    sums[0] = products(q0, s0, q1, s1, 0u, j, groups);
+    if N > 1u {
+        sums[1] = products(q0, s0, q1, s1, 1u, j, groups);
+    }
+    if N > 2u {
+        sums[2] = products(q0, s0, q1, s1, 2u, j, groups);
+    }
+    if N > 3u {
+        sums[3] = products(q0, s0, q1, s1, 3u, j, groups);
+    }
+    return sums;
 }
 
 @compute @workgroup_size(256)
@@ -102,46 +124,25 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     }
     workgroupBarrier();
 
-    let row = (group - p.parts[part].group) * 16u + local / 32u * 2u;
-    // Rows past the last are computed as the last and stored nowhere.
-    let last = p.parts[part].rows - 1u;
-    let first = vec2(p.parts[part].first) + min(vec2(row, row + 1u), vec2(last));
-    let first_up = vec2(p.parts[1].first) + min(vec2(row, row + 1u), vec2(last));
+    let row = first_row(part, group, local);
     var a: array<vec2<f32>, 4>;
     var b: array<vec2<f32>, 4>;
+    var c: array<vec2<f32>, 4>;
+    var d: array<vec2<f32>, 4>;
     for (var j = local % 32u; j < groups; j += 32u) {
-        let at = first * groups + j;
-        let q0 = quants(w, at.x);
-        let q1 = quants(w, at.y);
-        let s0 = scales(w, at.x);
-        let s1 = scales(w, at.y);
-        a[0] += meet(q0, s0, q1, s1, 0u, j, groups);
-        if N > 1u {
-            a[1] += meet(q0, s0, q1, s1, 1u, j, groups);
-        }
-        if N > 2u {
-            a[2] += meet(q0, s0, q1, s1, 2u, j, groups);
-        }
-        if N > 3u {
-            a[3] += meet(q0, s0, q1, s1, 3u, j, groups);
-        }
+        a = plus(a, meet(w, two_rows(part, row), j, groups));
         if BOTH {
-            let up = first_up * groups + j;
-            let q2 = quants(v, up.x);
-            let q3 = quants(v, up.y);
-            let s2 = scales(v, up.x);
-            let s3 = scales(v, up.y);
-            b[0] += meet(q2, s2, q3, s3, 0u, j, groups);
-            if N > 1u {
-                b[1] += meet(q2, s2, q3, s3, 1u, j, groups);
-            }
-            if N > 2u {
-                b[2] += meet(q2, s2, q3, s3, 2u, j, groups);
-            }
-            if N > 3u {
-                b[3] += meet(q2, s2, q3, s3, 3u, j, groups);
-            }
+            b = plus(b, meet(v, two_rows(1u, row), j, groups));
+        }
+        if PAIRS > 1u {
+            c = plus(c, meet(w, two_rows(part, row + 16u), j, groups));
+        }
+        if BOTH && PAIRS > 1u {
+            d = plus(d, meet(v, two_rows(1u, row + 16u), j, groups));
         }
     }
     finish_teams(part, row, a, b, local);
+    if PAIRS > 1u {
+        finish_teams(part, row + 16u, c, d, local);
+    }
 }

@@ -48,6 +48,8 @@ struct Params {
 
 // Rows of x.
 override N: u32 = 1u;
+// Pairs of the weights' rows for each team, 1 or 2: a workgroup has 16 times as many rows. A team's pairs lie 16 rows apart.
+override PAIRS: u32 = 1u;
 // Whether x is normed first: x / √(mean(x²) + eps) · norm.
 override NORM: bool = false;
 // Whether parts 0 and 1 are gate and up.
@@ -66,6 +68,31 @@ override BOTH: bool = false;
 // The part that workgroup `group` belongs to.
 fn part_of(group: u32) -> u32 {
     return select(0u, 1u, !BOTH && group >= p.parts[1].group) + select(0u, 1u, !BOTH && group >= p.parts[2].group);
+}
+
+// The first row that a lane's team has, of a part.
+fn first_row(part: u32, group: u32, local: u32) -> u32 {
+    return (group - p.parts[part].group) * 16u * PAIRS + local / 32u * 2u;
+}
+
+// Rows `row` and `row` + 1 of a part, counted in the weight. Rows past the last are computed as the last and stored nowhere.
+fn two_rows(part: u32, row: u32) -> vec2<u32> {
+    return vec2(p.parts[part].first) + min(vec2(row, row + 1u), vec2(p.parts[part].rows - 1u));
+}
+
+fn plus(a: array<vec2<f32>, 4>, b: array<vec2<f32>, 4>) -> array<vec2<f32>, 4> {
+    var sums = a;
+    sums[0] += b[0];
+    if N > 1u {
+        sums[1] += b[1];
+    }
+    if N > 2u {
+        sums[2] += b[2];
+    }
+    if N > 3u {
+        sums[3] += b[3];
+    }
+    return sums;
 }
 
 // 1/√(mean(x²) + eps) of each row of x, or 1. In uniform control flow.
