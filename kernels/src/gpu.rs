@@ -54,7 +54,7 @@ pub struct GpuOptions {
     pub allow: Allow,
     /// Bytes of memory that may be taken; `None`: what the device grants.
     pub memory: Option<u64>,
-    /// Whether each op is timed on the device ([`Backend::device_times`]); it then waits after each submission.
+    /// Whether each op is timed on the device ([`crate::Backend::device_times`]); it then waits after each submission.
     pub times: bool,
 }
 

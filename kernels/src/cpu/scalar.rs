@@ -49,7 +49,7 @@ pub(super) fn swiglu(gate: &mut [f32], up: &[f32]) {
     }
 }
 
-/// Writes the k largest of `x` to `dst` [2k], largest first and the lower column first among equals, then their columns. What is
+/// Writes the k largest of `x` to `dst`, 2k numbers, largest first and the lower column first among equals, then their columns. What is
 /// no number counts as larger than all numbers.
 pub(super) fn top_k(dst: &mut [f32], x: &[f32]) {
     let k = dst.len() / 2;

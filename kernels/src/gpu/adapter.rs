@@ -3,6 +3,8 @@
 //! An adapter is counted from the best to the least: discrete cards, then processors' own, then virtual ones, then
 //! software. Where two interfaces show the same card (Vulkan and DirectX 12 on Windows), the first of them counts.
 
+use std::sync::OnceLock;
+
 use wgpu::{Adapter, Backends, CooperativeScalarType, DeviceType, Features, Instance, InstanceDescriptor};
 
 use crate::{Error, Result};
@@ -89,13 +91,20 @@ pub(super) fn choose(number: Option<usize>) -> Result<(Adapter, AdapterInfo)> {
     Err(Error::NoAdapter { what })
 }
 
+/// wgpu's way to the drivers, opened once: loading them takes a while, and some say something each time.
+fn instance() -> &'static Instance {
+    static INSTANCE: OnceLock<Instance> = OnceLock::new();
+    INSTANCE.get_or_init(|| {
+        let mut descriptor = InstanceDescriptor::new_without_display_handle();
+        descriptor.backends = Backends::VULKAN | Backends::METAL | Backends::DX12;
+        // Past this share of what the system grants, an allocation fails instead of pushing others out.
+        descriptor.memory_budget_thresholds.for_resource_creation = Some(95);
+        Instance::new(descriptor)
+    })
+}
+
 fn found() -> Vec<Adapter> {
-    let mut descriptor = InstanceDescriptor::new_without_display_handle();
-    descriptor.backends = Backends::VULKAN | Backends::METAL | Backends::DX12;
-    // Past this share of what the system grants, an allocation fails instead of pushing others out.
-    descriptor.memory_budget_thresholds.for_resource_creation = Some(95);
-    let instance = Instance::new(descriptor);
-    let mut all = pollster::block_on(instance.enumerate_adapters(Backends::all()));
+    let mut all = pollster::block_on(instance().enumerate_adapters(Backends::all()));
     all.retain(|a| a.get_downlevel_capabilities().flags.contains(wgpu::DownlevelFlags::COMPUTE_SHADERS));
     all.sort_by_key(|a| kind(a.get_info().device_type));
     let mut seen: Vec<wgpu::AdapterInfo> = Vec::new();

@@ -74,23 +74,6 @@ pub(super) enum Step {
 }
 
 impl Step {
-    /// The method.
-    pub fn op(&self) -> Op {
-        match self {
-            Step::Matmul { .. } => Op::Matmul,
-            Step::GetRows { .. } => Op::GetRows,
-            Step::RmsNorm { .. } => Op::RmsNorm,
-            Step::LayerNorm { .. } => Op::LayerNorm,
-            Step::Rope { .. } => Op::Rope,
-            Step::Attention { .. } => Op::Attention,
-            Step::SwiGlu { .. } => Op::SwiGlu,
-            Step::Gelu { .. } => Op::Gelu,
-            Step::Add { .. } => Op::Add,
-            Step::Copy { .. } => Op::Copy,
-            Step::TopK { .. } => Op::TopK,
-        }
-    }
-
     /// The tensors, in the order of the method's arguments: the first is written.
     pub fn operands(&self) -> Operands {
         match *self {
