@@ -1,5 +1,5 @@
 # The contract: `make test` sets up what the tests need and runs them all; `make check` is what must pass before a change lands.
-.PHONY: test test-arm libtorch demo check fmt lint docs deny bench fuzz
+.PHONY: test test-arm test-units libtorch demo check fmt lint docs deny bench fuzz
 CARGO ?= cargo
 PYTHON ?= python3
 
@@ -36,6 +36,12 @@ test-arm:
 		on max neon-i8mm --lib --tests && on neoverse-n1 neon-dotprod --lib -- cpu::isa every_k_of_the_tiles && \
 			on cortex-a72 neon --lib -- cpu::isa every_k_of_the_tiles; \
 	else echo "skipped: tests on Arm (no emulator or no cross compiler here)"; fi
+
+# Products in matrix units on a GPU in software that has them: `make test-units` fetches one beside the system's (Debian; 63 MB).
+MESA ?= target/mesa
+test-units:
+	[ -x $(MESA)/run ] || kernels/tests/gpu/newer-mesa.sh $(MESA)
+	PUMICE_EXPECTED_UNITS=1 CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER=$(abspath $(MESA))/run $(CARGO) test -p pumice-kernels --test gpu coop
 
 fmt:
 	$(CARGO) fmt --all --check
