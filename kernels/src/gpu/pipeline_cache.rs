@@ -29,10 +29,10 @@ impl OnDisk {
         // The key names the card; the driver says with the data itself whether they are of its version.
         let key = wgpu::util::pipeline_cache_key(&device.device.adapter_info())?;
         let path = folder.join(key);
-        let data = fs::read(&path).ok();
+        let data = fs::read(&path).ok().and_then(whole);
         let descriptor = PipelineCacheDescriptor { label: None, data: data.as_deref(), fallback: true };
-        // SAFETY: the data are what `get_data` gave to `save`, which renames whole files only; wgpu checks a header of its own
-        // with device, driver version and length before the driver sees them, and begins an empty cache where it does not fit.
+        // SAFETY: the data are what `get_data` gave to `save`, as their sum shows: what was cut short or changed on disk is left out.
+        // Whether they are of this device and this version of its driver wgpu checks, and begins an empty cache where not.
         let cache = unsafe { device.device.create_pipeline_cache(&descriptor) };
         Some(Self { cache, path, new: false })
     }
@@ -52,4 +52,17 @@ impl OnDisk {
             let _ = fs::remove_file(&part);
         }
     }
+}
+
+/// What a file holds behind its sum, where that is right.
+fn whole(mut file: Vec<u8>) -> Option<Vec<u8>> {
+    let data = file.split_off(size_of::<u64>().min(file.len()));
+    let known = u64::from_le_bytes(file.try_into().ok()?);
+    (known == sum(&data)).then_some(data)
+}
+
+/// FNV-1a (Fowler, Noll, Vo) of 64 bits: against accidents, not against malice, which could as well change the program.
+fn sum(data: &[u8]) -> u64 {
+    data.iter()
+        .fold(0xCBF2_9CE4_8422_2325, |sum, &byte| (sum ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01B3))
 }

@@ -155,3 +155,42 @@ fn caches() {
         }
     }
 }
+
+#[test]
+fn compiled_shaders_are_kept_on_disk() {
+    let folder = std::env::temp_dir().join(format!("pumice-pipelines-{}", std::process::id()));
+    let options = GpuOptions { pipeline_cache: Some(folder.join("new")), ..GpuOptions::default() };
+    let run = || {
+        let mut gpu = Gpu::new(&options).ok()?;
+        let x = put(&mut gpu, 2, 64, &random(1, 128));
+        gpu.gelu(x, Gelu::Erf);
+        Some((get(&mut gpu, x), gpu.info().pipeline_cache))
+    };
+    let Some((first, kept)) = run() else { return eprintln!("skipped: no adapter") };
+    let files = || -> Vec<_> {
+        std::fs::read_dir(folder.join("new"))
+            .into_iter()
+            .flatten()
+            .map(|entry| entry.unwrap().path())
+            .collect()
+    };
+    assert_eq!(files().len(), usize::from(kept));
+    for path in files() {
+        // Cut short, changed, empty, and none at all: the shaders are compiled again and kept whole.
+        let whole = std::fs::read(&path).unwrap();
+        let mut changed = whole.clone();
+        changed[whole.len() / 2] ^= 1;
+        for wrong in [&whole[..whole.len() / 2], &changed, &[], &whole[..5]] {
+            std::fs::write(&path, wrong).unwrap();
+            assert_eq!(run().unwrap().0, first);
+            assert_eq!(std::fs::read(&path).unwrap().len(), whole.len());
+        }
+        std::fs::remove_file(&path).unwrap();
+        std::fs::write(folder.join("new").join("other"), "").unwrap();
+        assert_eq!(run().unwrap().0, first);
+    }
+    std::fs::remove_dir_all(&folder).ok();
+    // Where nothing can be written all goes as well.
+    let nowhere = GpuOptions { pipeline_cache: Some("/proc/nowhere".into()), ..GpuOptions::default() };
+    assert!(Gpu::new(&nowhere).is_ok());
+}
