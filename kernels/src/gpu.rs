@@ -119,6 +119,8 @@ pub struct Gpu {
     submitted: Option<SubmissionIndex>,
     /// Dispatches so far.
     dispatched: u64,
+    /// Submissions so far.
+    submissions: u64,
 }
 
 impl Gpu {
@@ -144,6 +146,7 @@ impl Gpu {
             fusing: options.allow.fusing,
             submitted: None,
             dispatched: 0,
+            submissions: 0,
         })
     }
 
@@ -160,6 +163,11 @@ impl Gpu {
     /// Kernels run so far: what a token costs beside its bytes, some microseconds each.
     pub fn dispatches(&self) -> u64 {
         self.dispatched
+    }
+
+    /// Command buffers submitted so far.
+    pub fn submissions(&self) -> u64 {
+        self.submissions
     }
 
     /// Ends the device, as a fault or a pulled plug would: for tests of what goes on then.
@@ -232,6 +240,7 @@ impl Gpu {
                     tail(buffers, encoder);
                 }
             });
+            self.submissions += 1;
             // One submission at work and one behind it: the host is never further ahead than what it says of its progress.
             if let Some(before) = self.submitted.replace(index) {
                 self.device.wait_for(Some(before));

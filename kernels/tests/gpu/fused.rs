@@ -152,3 +152,17 @@ fn a_block_takes_seven_dispatches_at_most() {
         assert_eq!(four - three, most, "dispatches of a block of {types:?}");
     }
 }
+
+/// Whatever the number of blocks, a token is one submission: writes, all ops, the read.
+#[test]
+fn a_token_is_one_submission() {
+    let Some(mut b) = gpu(Allow::default()) else { return };
+    pass(
+        &mut b,
+        Past { layers: 3, positions: 0 },
+        mixed(DType::Q4_K, DType::Q6_K),
+        DType::F16,
+        &[1, 1, 1, 1],
+    );
+    assert_eq!(b.submissions(), 4);
+}
