@@ -82,6 +82,9 @@ impl Default for Allow {
 /// Operations after which what is recorded is submitted: a tenth of a second of a slow device, so that systems do not take it
 /// for hung (Windows waits two), and that whoever waits sees progress.
 const SUBMIT_FLOPS: u64 = 100_000_000_000;
+/// Steps after which it is: more than a token of LLaMA-13B has (40 blocks of 17), so that a token goes in one submission and no block
+/// is cut where its steps could be fused.
+const SUBMIT_STEPS: usize = 1024;
 
 /// What fusing asks about tensors.
 struct Arrangement<'a>(&'a Buffers);
@@ -197,8 +200,7 @@ impl Gpu {
         self.buffers.tensors[written.buffer as usize].host = None;
         self.flops += step.flops();
         self.steps.push(step);
-        // A step is a few dispatches at most where its operands lie in one part each.
-        if self.flops >= SUBMIT_FLOPS || self.steps.len() >= MOST_DISPATCHES / 2 {
+        if self.flops >= SUBMIT_FLOPS || self.steps.len() >= SUBMIT_STEPS {
             self.flush();
         }
     }

@@ -65,7 +65,8 @@ pub fn pick(choice: Choice, flag: &str) -> anyhow::Result<Option<Adapter>> {
     Ok(found.map(|number| Adapter(all.swap_remove(number))))
 }
 
-/// The adapter that `auto` takes: never software, which the processor's own kernels are faster than.
+/// The adapter that `auto` takes: a card or a part of the processor. Never software, which the processor's own kernels are faster
+/// than, nor what only a person can know to be worth it (a share of a card, what tells no kind).
 pub fn best(all: &[AdapterInfo]) -> Option<&AdapterInfo> {
     all.iter().find(|info| matches!(info.kind, Kind::Discrete | Kind::Integrated))
 }

@@ -5,7 +5,10 @@
 
 use std::sync::OnceLock;
 
-use wgpu::{Adapter, Backends, CooperativeScalarType, DeviceType, Features, Instance, InstanceDescriptor};
+use wgpu::{
+    Adapter, Backends, CooperativeScalarType, DeviceType, DownlevelFlags, Features, Instance,
+    InstanceDescriptor,
+};
 
 use crate::{Error, Result};
 
@@ -105,7 +108,7 @@ fn instance() -> &'static Instance {
 
 fn found() -> Vec<Adapter> {
     let mut all = pollster::block_on(instance().enumerate_adapters(Backends::all()));
-    all.retain(|a| a.get_downlevel_capabilities().flags.contains(wgpu::DownlevelFlags::COMPUTE_SHADERS));
+    all.retain(can_compute);
     all.sort_by_key(|a| kind(a.get_info().device_type));
     let mut seen: Vec<wgpu::AdapterInfo> = Vec::new();
     all.retain(|a| {
@@ -118,6 +121,18 @@ fn found() -> Vec<Adapter> {
         !again
     });
     all
+}
+
+/// Whether it has what every kernel takes: WebGPU's own minimum.
+fn can_compute(adapter: &Adapter) -> bool {
+    let limits = adapter.limits();
+    adapter.get_downlevel_capabilities().flags.contains(DownlevelFlags::COMPUTE_SHADERS)
+        && limits.max_storage_buffers_per_shader_stage >= 8
+        && limits.max_compute_invocations_per_workgroup >= 256
+        && limits.max_compute_workgroup_size_x >= 256
+        && limits.max_compute_workgroup_storage_size >= 16 << 10
+        && limits.max_compute_workgroups_per_dimension >= 65_535
+        && limits.min_uniform_buffer_offset_alignment <= 256
 }
 
 fn kind(device: DeviceType) -> Kind {

@@ -10,7 +10,7 @@ use wgpu::{
     SubmissionIndex,
 };
 
-use super::{AdapterInfo, GpuOptions, adapter};
+use super::{AdapterInfo, GpuOptions, adapter, planes::ALIGN};
 use crate::{DType, Error, Result};
 
 /// What of a device the kernels choose by.
@@ -65,7 +65,10 @@ impl Device {
                 _ => Vec::new(),
             },
             workgroup_bytes: info.workgroup_bytes.min(allow.workgroup_bytes.unwrap_or(u32::MAX)),
-            segment_bytes: info.binding_bytes.min(info.buffer_bytes).min(allow.binding.unwrap_or(u64::MAX)),
+            // Buffers are rounded up to whole vectors, which some limits (2^32 − 1) are not.
+            segment_bytes: info.binding_bytes.min(info.buffer_bytes).min(allow.binding.unwrap_or(u64::MAX))
+                / ALIGN
+                * ALIGN,
         };
         let mut features = Features::empty();
         for (wanted, feature) in [

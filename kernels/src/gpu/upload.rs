@@ -2,7 +2,7 @@
 //!
 //! `load` only notes what is wanted; the tensors of a layer are then laid out together (`seal`), so that those which one
 //! product reads share an arena. They go over in pieces of some MiB, re-laid one after the other, and each piece is on the
-//! device before the next but one is made: beside the file's own pages, which the system may drop, there is no second copy.
+//! device before the next is made: beside the file's own pages, which the system may drop, there is no second copy.
 
 use std::ops::Range;
 
