@@ -3,7 +3,11 @@
 //! A graphics interface reports failures late and elsewhere: through callbacks, at any later call. The first of them is
 //! kept here; ops after it do nothing, and the calls of the backend that can fail return it.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    fmt::Display,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use wgpu::{
     Buffer, BufferDescriptor, BufferUsages, DeviceDescriptor, ErrorFilter, Features, MemoryHints, PollType,
@@ -188,8 +192,23 @@ impl Device {
 
     /// Waits until the device has done the submission `index` and all before it.
     pub fn wait_for(&self, index: Option<SubmissionIndex>) {
-        if let Err(error) = self.device.poll(PollType::Wait { submission_index: index, timeout: None }) {
-            self.lose(error.to_string());
+        let wait = || self.device.poll(PollType::Wait { submission_index: index, timeout: None });
+        if let Some(what) = fault(wait) {
+            self.lose(what);
+        }
+    }
+}
+
+/// What went wrong in `call`, if anything did.
+///
+/// A driver that is reset while wgpu waits for it makes wgpu 30 panic, after its callback was told and its locks were let go: for whoever
+/// computes that is a lost device like any other, and no reason to end.
+fn fault<T, E: Display>(call: impl FnOnce() -> std::result::Result<T, E>) -> Option<String> {
+    match catch_unwind(AssertUnwindSafe(call)) {
+        Ok(result) => result.err().map(|error| error.to_string()),
+        Err(said) => {
+            let said = said.downcast_ref::<String>().map_or("the driver failed", String::as_str);
+            Some(said.split_whitespace().collect::<Vec<_>>().join(" "))
         }
     }
 }
@@ -206,4 +225,18 @@ fn experimental(facts: &Facts) -> wgpu::ExperimentalFeatures {
     // SAFETY: of wgpu's experimental features only cooperative matrices are asked for, in shapes that the adapter lists, with
     // all lanes of a subgroup taking part in each product.
     unsafe { wgpu::ExperimentalFeatures::enabled() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::fault;
+
+    #[test]
+    fn a_panic_of_the_driver_s_is_a_fault() {
+        assert_eq!(fault(|| Ok::<_, String>(1)), None);
+        assert_eq!(fault(|| Err::<(), _>("too late")), Some("too late".into()));
+        let lost =
+            |why: &str| -> Result<(), String> { panic!("Error in Device::poll: {why}\n\n  it is a test") };
+        assert_eq!(fault(|| lost("reset")), Some("Error in Device::poll: reset it is a test".into()));
+    }
 }
