@@ -74,7 +74,7 @@ pub struct Args {
     #[command(flatten)]
     device: DeviceArgs,
     /// Compute all on the CPU as well, tell where a GPU differs by more than rounding, and fail then: after every op (ops), or only
-    /// where the model reads, so that the GPU may fuse ops (passes).
+    /// where the model reads, so that the GPU may fuse ops (passes). The answer is the CPU's, by its scalar code where --isa names no other.
     #[arg(long, value_name = "GRAIN", num_args = 0..=1, require_equals = true, default_missing_value = "ops")]
     check: Option<Grain>,
     /// Threads (0: one per physical core).

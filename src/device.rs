@@ -41,7 +41,7 @@ impl FromStr for Choice {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let number = |n: &str| n.parse().ok().map(|n| Choice::Gpu(Some(n)));
-        let choice = match text {
+        let choice = match text.to_ascii_lowercase().as_str() {
             "auto" => Some(Choice::Auto),
             "cpu" => Some(Choice::Cpu),
             "gpu" => Some(Choice::Gpu(None)),
@@ -141,6 +141,14 @@ impl DeviceArgs {
             (Some(device), Some(adapter)) => self.layers(placing, device, adapter, &mut sight)?,
             _ => 0,
         };
+        if let (Some(asked), None) = (self.layers, &device) {
+            let why = if self.device == Choice::Auto {
+                "no GPU was found (software is taken by name only: --device gpu)"
+            } else {
+                "the CPU computes"
+            };
+            terminal::note(&format!("-ngl {asked}: {why}, so all layers are on the CPU"));
+        }
         placing.build(self, device, adapter.as_ref(), layers, sight)
     }
 
@@ -289,7 +297,8 @@ mod tests {
         assert_eq!("cpu".parse(), Ok(Choice::Cpu));
         assert_eq!("gpu".parse(), Ok(Choice::Gpu(None)));
         assert_eq!("gpu:3".parse(), Ok(Choice::Gpu(Some(3))));
-        for wrong in ["", "GPU", "gpu:", "gpu:-1", "gpu:one", "cuda", "cpu:0"] {
+        assert_eq!("GPU:3".parse(), Ok(Choice::Gpu(Some(3))));
+        for wrong in ["", "gpu:", "gpu:-1", "gpu:one", "cuda", "cpu:0"] {
             let told = wrong.parse::<Choice>().unwrap_err();
             assert!(told.contains("gpu:N") && told.contains("pumice devices"), "{wrong}: {told}");
         }

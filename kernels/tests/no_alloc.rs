@@ -84,7 +84,9 @@ fn ops_do_not_allocate() {
             };
             // A job in which all threads take part: starting them allocates.
             cpu.add(x, y);
-            assert_eq!(allocations(|| all(&mut cpu)), 0, "{}", cpu.name());
+            // Twice, as the test harness may allocate meanwhile; an op that does, does so each time.
+            let least = (0..2).map(|_| allocations(|| all(&mut cpu))).min();
+            assert_eq!(least, Some(0), "{}", cpu.name());
             assert!(allocations(|| drop(cpu.alloc(1, 8, DType::F32))) > 0, "the counter counts");
         }
     }

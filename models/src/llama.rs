@@ -141,6 +141,8 @@ impl Llama {
             let mut go_on = |done: usize| progress(first + rows * done / blocks, n);
             if !self.blocks(b, pos + first, rows, wanted, &mut go_on) {
                 self.logit_rows = 0;
+                // A device may still be at work: it is waited for, so that a time taken now is that of the rows done.
+                b.read(&mut vec![0.0; self.config.hidden], self.activations.x.rows(0, 1))?;
                 return Ok(first);
             }
             self.computed += rows;

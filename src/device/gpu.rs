@@ -172,5 +172,7 @@ fn cache_folder() -> Option<PathBuf> {
             .filter(|path| path.is_absolute())
             .or_else(|| set("HOME").map(|home| home.join(".cache")))
     };
-    folder.map(|folder| folder.join("pumice"))
+    // What is missing above it is somebody else's to make.
+    let there = |folder: &PathBuf| folder.is_dir() || folder.parent().is_some_and(std::path::Path::is_dir);
+    folder.filter(there).map(|folder| folder.join("pumice"))
 }
