@@ -225,10 +225,10 @@ impl Placing<'_> {
             }
             None => Box::new(self.host()),
         };
-        // What shares the text model's device lies where the text model's output does.
+        // What shares the text model's device lies where the text model's output does, and its activations, were it on two, on both.
         let vision: Option<Box<dyn Backend>> = match (&sight, adapter) {
             (Sight::None, _) => None,
-            (Sight::Host, _) => (layers == all).then(|| Box::new(self.host()) as Box<dyn Backend>),
+            (Sight::Host, _) => (layers > 0).then(|| Box::new(self.host()) as Box<dyn Backend>),
             (Sight::Text, _) if layers == all => None,
             (Sight::Text, None) => None,
             (Sight::Text, Some(own)) | (Sight::Own(own), _) => {
