@@ -45,13 +45,19 @@ impl OnDisk {
         let Some(data) = self.cache.get_data() else { return };
         let part = self.path.with_extension(format!("{}.part", std::process::id()));
         let folder = self.path.parent().map_or(Ok(()), fs::create_dir_all);
-        let written =
-            folder.and_then(|()| fs::write(&part, data)).and_then(|()| fs::rename(&part, &self.path));
+        let written = folder
+            .and_then(|()| fs::write(&part, with_sum(&data)))
+            .and_then(|()| fs::rename(&part, &self.path));
         if written.is_err() {
             // Half a file helps nobody; where this fails too, there was none.
             let _ = fs::remove_file(&part);
         }
     }
+}
+
+/// What a file is made of: the sum of `data`, and they.
+fn with_sum(data: &[u8]) -> Vec<u8> {
+    [&sum(data).to_le_bytes(), data].concat()
 }
 
 /// What a file holds behind its sum, where that is right.
@@ -65,4 +71,22 @@ fn whole(mut file: Vec<u8>) -> Option<Vec<u8>> {
 fn sum(data: &[u8]) -> u64 {
     data.iter()
         .fold(0xCBF2_9CE4_8422_2325, |sum, &byte| (sum ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01B3))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{whole, with_sum};
+
+    #[test]
+    fn what_is_written_is_read_and_nothing_else() {
+        let data: Vec<u8> = (0..100).collect();
+        let file = with_sum(&data);
+        assert_eq!(whole(file.clone()), Some(data));
+        for cut in 0..file.len() {
+            assert_eq!(whole(file[..cut].to_vec()), None, "cut to {cut} bytes");
+            let mut changed = file.clone();
+            changed[cut] ^= 1;
+            assert_eq!(whole(changed), None, "byte {cut} changed");
+        }
+    }
 }
