@@ -162,9 +162,13 @@ fn unit(ns: u64) -> (f64, &'static str, usize) {
 /// The limit in the row's unit: `110.20 t/s`, `1.234 s`.
 fn least(row: &Record) -> String {
     let Some(ns) = row.limit_ns else { return String::new() };
+    // The tokens of a test, by one sample: the medians of few and unlike samples are of different ones.
+    let tokens = match (row.samples_ts.first(), row.samples_ns.first()) {
+        (Some(rate), Some(ns)) => Some(rate * *ns as f64),
+        _ => row.median_ts.map(|rate| rate * row.median_ns as f64),
+    };
     middle(&Record {
-        // A sample's tokens, as its rate and its time have them.
-        median_ts: row.median_ts.map(|rate| rate * row.median_ns as f64 / ns.max(1) as f64),
+        median_ts: row.median_ts.and(tokens).map(|tokens| tokens / ns.max(1) as f64),
         median_ns: ns,
         ..Record::default()
     })
