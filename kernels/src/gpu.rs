@@ -79,9 +79,14 @@ impl Default for Allow {
     }
 }
 
-/// Operations after which what is recorded is submitted: a tenth of a second of a slow device, so that systems do not take it
-/// for hung (Windows waits two), and that whoever waits sees progress.
-const SUBMIT_FLOPS: u64 = 100_000_000_000;
+/// Operations after which what is recorded is submitted: a fraction of a second of a slow device of its kind, so that systems do not
+/// take it for hung (Windows waits two), and that whoever waits sees progress. A token of a 13B model, 26 billion, is below.
+fn submit_flops(kind: Kind) -> u64 {
+    match kind {
+        Kind::Discrete | Kind::Virtual => 100_000_000_000,
+        Kind::Integrated | Kind::Software | Kind::Other => 30_000_000_000,
+    }
+}
 /// Steps after which it is: more than a token of LLaMA-13B has (40 blocks of 17), so that a token goes in one submission and no block
 /// is cut where its steps could be fused.
 const SUBMIT_STEPS: usize = 1024;
@@ -200,7 +205,7 @@ impl Gpu {
         self.buffers.tensors[written.buffer as usize].host = None;
         self.flops += step.flops();
         self.steps.push(step);
-        if self.flops >= SUBMIT_FLOPS || self.steps.len() >= SUBMIT_STEPS {
+        if self.flops >= submit_flops(self.device.info.kind) || self.steps.len() >= SUBMIT_STEPS {
             self.flush();
         }
     }

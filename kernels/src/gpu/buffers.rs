@@ -104,7 +104,10 @@ pub(super) struct Buffers {
 pub(super) fn row_words(dtype: DType, cols: usize) -> usize {
     match dtype {
         DType::F32 | DType::I32 => cols,
-        DType::F16 => cols / 2,
+        DType::F16 => {
+            assert!(cols.is_multiple_of(2), "rows of {cols} halves are no whole words");
+            cols / 2
+        }
         other => panic!("rows of {other} have planes"),
     }
 }
@@ -172,6 +175,7 @@ impl Buffers {
         let planes = |rows| Planes::new(dtype, rows, cols);
         let bytes = |rows: usize| match dtype {
             DType::Q8_0 => planes(rows).bytes,
+            DType::F16 => (4 * rows * cols.div_ceil(2)) as u64,
             _ => (4 * rows * row_words(dtype, cols)) as u64,
         };
         let mut per_part = rows.max(1);

@@ -182,7 +182,7 @@ impl Device {
         drop(pieces);
         // The memory of a buffer is free when the device has seen that nobody uses it.
         self.wait();
-        left == 0
+        left == 0 && !self.failed()
     }
 
     /// Waits until the device has done all that was submitted.

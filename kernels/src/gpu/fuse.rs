@@ -10,7 +10,7 @@
 //! At the end of a submission everything counts as read.
 
 use super::{
-    product::{FEW, Norm, PARTS, Part, Product, Sums, Then},
+    product::{Norm, PARTS, Part, Product, Sums, Then},
     step::Step,
 };
 use crate::{DType, Tensor};
@@ -112,11 +112,9 @@ pub(super) fn fuse(steps: Vec<Step>, layout: &dyn Layout) -> Vec<Work> {
     list.work.into_iter().flatten().collect()
 }
 
-/// A product of few rows as such; other steps as they are.
+/// A product as such; other steps as they are.
 fn product(step: Step, layout: &dyn Layout) -> Work {
-    if let Step::Matmul { dst, x, w, bias } = step
-        && x.rows <= FEW
-    {
+    if let Step::Matmul { dst, x, w, bias } = step {
         let part = Part { w, dst, then: bias.map_or(Then::Store, Then::Bias) };
         let product = Product { x, norm: None, sums: Sums::Parts(vec![part]) };
         if layout.possible(&product) {

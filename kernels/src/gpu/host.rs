@@ -4,7 +4,11 @@ use std::ops::Range;
 
 use wgpu::{BufferUsages, MapMode};
 
-use super::{Gpu, buffers::Place, planes::Planes};
+use super::{
+    Gpu,
+    buffers::{Place, row_words},
+    planes::Planes,
+};
 use crate::{DType, Result, Tensor, quant};
 
 /// A piece of a buffer: its number, where it begins, its bytes. Both multiples of 4.
@@ -85,7 +89,7 @@ impl Gpu {
     /// The pieces that the rows of `t` lie in, which has no planes.
     fn pieces(&mut self, t: Tensor) -> Vec<Piece> {
         self.seal();
-        let row = t.dtype.row_bytes(t.cols).unwrap_or(0) as u64;
+        let row = 4 * row_words(t.dtype, t.cols) as u64;
         let places = self.buffers.places(t);
         places.iter().map(|p| (p.buffer, 4 * u64::from(p.at), row * p.rows as u64)).collect()
     }

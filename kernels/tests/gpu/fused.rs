@@ -153,7 +153,7 @@ fn a_block_takes_seven_dispatches_at_most() {
     }
 }
 
-/// Whatever the number of blocks, a token is one submission: writes, all ops, the read.
+/// Writes, all ops and the read of a token are one submission, and so are as many ops as blocks of a 13B model have.
 #[test]
 fn a_token_is_one_submission() {
     let Some(mut b) = gpu(Allow::default()) else { return };
@@ -165,4 +165,9 @@ fn a_token_is_one_submission() {
         &[1, 1, 1, 1],
     );
     assert_eq!(b.submissions(), 4);
+    let (x, y) = (put(&mut b, 1, 64, &random(1, 64)), put(&mut b, 1, 64, &random(2, 64)));
+    let before = b.submissions();
+    (0..40 * 17).for_each(|_| b.add(x, y));
+    get(&mut b, x);
+    assert_eq!(b.submissions() - before, 1);
 }

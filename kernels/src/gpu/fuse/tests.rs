@@ -152,9 +152,20 @@ fn nothing_moves_past_what_it_depends_on() {
     assert_eq!(count(&[matmul(y, x), Step::Copy { dst: row(22, 256), x: z }, matmul(z, x)]), 3);
 }
 
+/// What no kernel does at once stays as it was.
 #[test]
-fn many_rows_stay_as_they_are() {
-    let (x, h) = (Tensor { rows: 5, ..row(X, 256) }, Tensor { rows: 5, ..row(H, 256) });
-    let steps = vec![Step::Matmul { dst: h, x, w: weight(30, 256, 256, DType::Q4_K), bias: None }];
-    assert_eq!(fuse(steps.clone(), &Free), [Work::Step(steps[0])]);
+fn what_is_not_possible_stays() {
+    struct Nothing;
+    impl Layout for Nothing {
+        fn together(&self, _: Tensor, _: Tensor) -> bool {
+            true
+        }
+
+        fn possible(&self, _: &Product) -> bool {
+            false
+        }
+    }
+    let steps = block(0, DType::Q4_K);
+    let as_they_are: Vec<_> = steps.iter().copied().map(Work::Step).collect();
+    assert_eq!(fuse(steps, &Nothing), as_they_are);
 }
