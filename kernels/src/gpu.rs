@@ -87,6 +87,7 @@ fn submit_flops(kind: Kind) -> u64 {
         Kind::Integrated | Kind::Software | Kind::Other => 30_000_000_000,
     }
 }
+
 /// Steps after which it is: more than a token of LLaMA-13B has (40 blocks of 17), so that a token goes in one submission and no block
 /// is cut where its steps could be fused.
 const SUBMIT_STEPS: usize = 1024;
