@@ -33,8 +33,8 @@ fn sums() {
     assert_eq!(p.text_weights, bytes(&text) + 64);
     assert_eq!(p.vision_weights, bytes(&vision));
     assert_eq!(p.cache, 3 * 2 * 1000 * 64 * 2);
-    // x, h, q, k, v, attention; gate and up; ids and positions; logits.
-    assert_eq!(p.scratch, 16 * 4 * (6 * 64 + 2 * 48 + 2) + 2 * 40 * 4);
+    // x, h, q, k, v, attention; gate and up; ids and positions; logits; the largest of a row and their columns.
+    assert_eq!(p.scratch, 16 * 4 * (6 * 64 + 2 * 48 + 2) + 2 * 40 * 4 + 2 * 40 * 4);
     // Patches; x, h, q, k, v, attention and the MLP; two layers of the projector.
     assert_eq!(p.vision_scratch, 4 * (9 * 48 + 10 * (6 * 16 + 24) + 2 * 9 * 64));
     assert_eq!(p.total(), p.text_weights + p.vision_weights + p.cache + p.scratch + p.vision_scratch);
