@@ -75,8 +75,9 @@ impl Backend for Gpu {
         for place in self.buffers.places(dst) {
             let bytes = &src[place.from * row..][..place.rows * row];
             if dst.dtype == DType::Q8_0 {
-                // What fails is kept for the next call that can say so.
-                let _ = self.write_blocks(dst, &place, bytes);
+                if self.write_blocks(dst, &place, bytes).is_err() && !self.device.failed() {
+                    self.device.starve(bytes.len(), dst.rows, dst.cols, dst.dtype);
+                }
             } else {
                 let buffer = self.buffers.slots.get(place.buffer);
                 self.device.queue.write_buffer(buffer, 4 * u64::from(place.at), bytes);

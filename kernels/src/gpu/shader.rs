@@ -161,10 +161,18 @@ impl Main {
                 lanes: true,
                 head: "",
             },
-            Main::Tile => Spec { decoder: Decoder::Quantized, ..plain(include_str!("wgsl/tile.wgsl"), 5, 1) },
-            Main::TileFloat => {
-                Spec { decoder: Decoder::Float, ..plain(include_str!("wgsl/tile_float.wgsl"), 4, 1) }
-            }
+            Main::Tile => Spec {
+                decoder: Decoder::Quantized,
+                ..plain(concat!(include_str!("wgsl/tile.wgsl"), include_str!("wgsl/tile_sums.wgsl")), 5, 1)
+            },
+            Main::TileFloat => Spec {
+                decoder: Decoder::Float,
+                ..plain(
+                    concat!(include_str!("wgsl/tile_float.wgsl"), include_str!("wgsl/tile_sums.wgsl")),
+                    4,
+                    1,
+                )
+            },
             Main::Halve => Spec { lanes: true, ..plain(include_str!("wgsl/halve.wgsl"), 2, 1) },
             Main::TileCoop8 => coop(include_str!("wgsl/coop8.wgsl")),
             Main::TileCoop16 => coop(include_str!("wgsl/coop16.wgsl")),

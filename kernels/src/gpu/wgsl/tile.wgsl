@@ -29,9 +29,6 @@ struct Params {
 
 // Rows of x for each lane, 1, 2 or 4: a tile has 16 times as many.
 override COLS: u32 = 4u;
-// Whether the bias is added; whether the sums are added to what dst holds.
-override BIAS: bool = false;
-override ADD: bool = false;
 
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(3) var<storage, read> xs: array<vec4<u32>>;
@@ -103,29 +100,6 @@ fn meet(w: Four, g: u32, c: u32) -> vec4<f32> {
         product(w.q2, w.s2, low, high, d),
         product(w.q3, w.s3, low, high, d),
     );
-}
-
-fn store(sum: f32, row: u32, x_row: u32) {
-    if x_row >= p.n || row >= p.rows {
-        return;
-    }
-    let at = p.dst + x_row * p.stride + row;
-    var v = sum;
-    if BIAS {
-        v += biases[p.bias + row];
-    }
-    if ADD {
-        v += out[at];
-    }
-    out[at] = v;
-}
-
-// A lane's four rows of w lie 16 apart.
-fn store4(sums: vec4<f32>, row: u32, x_row: u32) {
-    store(sums.x, row, x_row);
-    store(sums.y, row + 16u, x_row);
-    store(sums.z, row + 32u, x_row);
-    store(sums.w, row + 48u, x_row);
 }
 
 @compute @workgroup_size(256)

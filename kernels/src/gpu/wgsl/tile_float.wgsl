@@ -23,9 +23,6 @@ struct Params {
 
 // Rows of x for each lane, 1, 2 or 4: a tile has 16 times as many.
 override COLS: u32 = 4u;
-// Whether the bias is added; whether the sums are added to what dst holds.
-override BIAS: bool = false;
-override ADD: bool = false;
 
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(3) var<storage, read> xs: array<f32>;
@@ -61,29 +58,6 @@ fn fetch(tile: vec2<u32>, i: u32, local: u32) -> array<vec4<f32>, 2> {
 // Four columns of a lane's four rows of w with those of a row of x.
 fn meet(w0: vec4<f32>, w1: vec4<f32>, w2: vec4<f32>, w3: vec4<f32>, x: vec4<f32>) -> vec4<f32> {
     return vec4(dot(w0, x), dot(w1, x), dot(w2, x), dot(w3, x));
-}
-
-fn store(sum: f32, row: u32, x_row: u32) {
-    if x_row >= p.n || row >= p.rows {
-        return;
-    }
-    let at = p.dst + x_row * p.stride + row;
-    var v = sum;
-    if BIAS {
-        v += biases[p.bias + row];
-    }
-    if ADD {
-        v += out[at];
-    }
-    out[at] = v;
-}
-
-// A lane's four rows of w lie 16 apart.
-fn store4(sums: vec4<f32>, row: u32, x_row: u32) {
-    store(sums.x, row, x_row);
-    store(sums.y, row + 16u, x_row);
-    store(sums.z, row + 32u, x_row);
-    store(sums.w, row + 48u, x_row);
 }
 
 @compute @workgroup_size(256)
